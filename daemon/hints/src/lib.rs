@@ -1,0 +1,1 @@
+//! Tables whose loss costs time, never mail.

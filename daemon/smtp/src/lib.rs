@@ -1,0 +1,1 @@
+//! SMTP without I/O: grammar, replies, server and client state machines.

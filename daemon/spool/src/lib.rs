@@ -1,0 +1,1 @@
+//! The durable log: a message answered 250 is never lost.

@@ -1,0 +1,1 @@
+//! One binary for all tests that need more than one crate.
