@@ -1,0 +1,1 @@
+//! One command line, taken apart: verbs, arguments, ESMTP parameters.

@@ -1,0 +1,1 @@
+//! Every reply of the receiving machine, each text once, and how a reply is written.

@@ -1,0 +1,1 @@
+//! The receiving machine: octets in, replies out, every decision asked of its host.
