@@ -1,0 +1,700 @@
+//! The ring below the floor loop: connections on io_uring, with buffers that outlive every request.
+//!
+//! *Guarantees*: memory the kernel may read or write belongs to this file until the completion that
+//! ends the request; a completion of a former connection in the same slot is told by its generation
+//! and ignored; a receive buffer is lent to the handler for one call and goes back afterwards.
+//!
+//! *Limits*: `Setup` names them all; a connection above `connections_max` is closed at once and
+//! counted.
+//!
+//! *Failure*: a request that fails ends its connection; only a ring that cannot be entered ends the
+//! loop.
+//!
+//! *Not here*: anything of SMTP.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
+use io_uring::{IoUring, SubmissionQueue, Submitter, cqueue, opcode, squeue};
+use nix::sys::socket::{SockaddrLike, SockaddrStorage};
+
+/// Sizes of a ring, and how a finished connection is ended.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// Entries of the submission queue; the completion queue holds 8 times as many.
+    pub entries: u32,
+    /// Provided receive buffers; a power of two up to 32,768.
+    pub buffers: u16,
+    /// Octets of one receive buffer.
+    pub buffer_octets: u32,
+    /// Connections held at once.
+    pub connections_max: u32,
+}
+
+/// A connection: its slot and the generation of that slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Conn {
+    /// Dense: a handler can keep a `Vec` beside it.
+    pub index: u32,
+    generation: u32,
+}
+
+/// What the loop does after a drained batch of completions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Wait for a completion.
+    Wait,
+    /// Wait for a completion, but no longer than this.
+    WaitFor(Duration),
+    /// Leave the loop.
+    Stop,
+}
+
+/// What is built on the ring. Every call may append output and end connections through `net`.
+pub trait Handler {
+    /// A client has connected to a listener.
+    fn accepted(&mut self, net: &mut Net, conn: Conn);
+    /// A connection asked for by `Net::connect` stands, or the error number says why not; then the
+    /// handle is dead already.
+    fn connected(&mut self, net: &mut Net, conn: Conn, error: i32);
+    /// Octets have arrived; the slice is valid in this call.
+    fn received(&mut self, net: &mut Net, conn: Conn, bytes: &[u8]);
+    /// All output given so far has left; called only after `Net::want_drained`.
+    fn drained(&mut self, net: &mut Net, conn: Conn);
+    /// The peer has ended (0) or broken (error number) the connection: what is queued is still
+    /// sent, then it is closed. This is the last call for this handle.
+    fn ended(&mut self, net: &mut Net, conn: Conn, error: i32);
+    /// The descriptor given to `Net::watch` is readable.
+    fn watched(&mut self, net: &mut Net);
+    /// A batch of completions is done.
+    fn turn(&mut self, net: &mut Net) -> Next;
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    fd: RawFd,
+    generation: u32,
+    /// The slot stands for a connection.
+    open: bool,
+    /// The slot is in `Net::dirty`.
+    dirty: bool,
+    connecting: bool,
+    /// The connect request is with the kernel.
+    connect_armed: bool,
+    /// A multishot receive is armed.
+    receiving: bool,
+    /// What the kernel reads; not touched while `in_flight`.
+    sending: Vec<u8>,
+    in_flight: bool,
+    queued: Vec<u8>,
+    want_drained: bool,
+    /// Shut down the sending side once everything has left.
+    finish: bool,
+    finished: bool,
+    /// Peer's end has been seen, or the connection is to be dropped.
+    ended: bool,
+    /// Receiving is paused: the multishot receive is cancelled and not re-armed.
+    paused: bool,
+    /// The address the kernel reads while connecting.
+    address: Option<Box<SockaddrStorage>>,
+}
+
+/// The connections of a ring, as a handler sees them.
+#[derive(Debug)]
+pub struct Net {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    dirty: Vec<u32>,
+    close_later: Vec<RawFd>,
+    connections_max: u32,
+    open: u32,
+    listeners: Vec<TcpListener>,
+    arm_accept: Vec<usize>,
+    accept_stalled: Vec<usize>,
+    watch: Option<OwnedFd>,
+    arm_watch: bool,
+    refused: u64,
+}
+
+impl Net {
+    fn new(connections_max: u32) -> Self {
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            dirty: Vec::new(),
+            close_later: Vec::new(),
+            connections_max,
+            open: 0,
+            listeners: Vec::new(),
+            arm_accept: Vec::new(),
+            accept_stalled: Vec::new(),
+            watch: None,
+            arm_watch: false,
+            refused: 0,
+        }
+    }
+
+    /// Takes connections from a listener from the next turn on.
+    pub fn listen(&mut self, listener: TcpListener) {
+        self.arm_accept.push(self.listeners.len());
+        self.listeners.push(listener);
+    }
+
+    /// Watches one descriptor (a signalfd, say) for being readable.
+    pub fn watch(&mut self, fd: OwnedFd) {
+        self.watch = Some(fd);
+        self.arm_watch = true;
+    }
+
+    /// Starts connecting a non-blocking socket. `None` when every slot is taken.
+    pub fn connect(&mut self, socket: OwnedFd, peer: SocketAddr) -> Option<Conn> {
+        let conn = self.take(socket.as_raw_fd())?;
+        let _ = socket.into_raw_fd();
+        let slot = &mut self.slots[conn.index as usize];
+        slot.connecting = true;
+        slot.address = Some(Box::new(SockaddrStorage::from(peer)));
+        Some(conn)
+    }
+
+    /// The output of a connection, to be appended to; it leaves at the end of the turn.
+    pub fn out(&mut self, conn: Conn) -> &mut Vec<u8> {
+        self.mark(conn.index);
+        &mut self.slots[conn.index as usize].queued
+    }
+
+    /// Octets appended and not yet taken by the kernel.
+    pub fn pending(&self, conn: Conn) -> usize {
+        let slot = &self.slots[conn.index as usize];
+        slot.queued.len() + if slot.in_flight { slot.sending.len() } else { 0 }
+    }
+
+    /// Asks for one `drained` call when everything appended so far has left.
+    pub fn want_drained(&mut self, conn: Conn) {
+        self.mark(conn.index);
+        self.slots[conn.index as usize].want_drained = true;
+    }
+
+    /// Shuts down the sending side once everything appended has left.
+    pub fn finish(&mut self, conn: Conn) {
+        self.mark(conn.index);
+        self.slots[conn.index as usize].finish = true;
+    }
+
+    /// Drops a connection: what is queued is forgotten, no further call is made for it.
+    pub fn abort(&mut self, conn: Conn) {
+        if !self.is_open(conn) {
+            return;
+        }
+        let slot = &mut self.slots[conn.index as usize];
+        slot.ended = true;
+        slot.queued.clear();
+        self.mark(conn.index);
+    }
+
+    /// Whether the handle still names a living connection.
+    pub fn is_open(&self, conn: Conn) -> bool {
+        self.slots
+            .get(conn.index as usize)
+            .is_some_and(|slot| slot.open && !slot.ended && slot.generation == conn.generation)
+    }
+
+    /// Stops receiving; what the peer sends meanwhile fills its window.
+    pub fn pause(&mut self, conn: Conn) {
+        self.slots[conn.index as usize].paused = true;
+        self.mark(conn.index);
+    }
+
+    /// Receives again.
+    pub fn resume(&mut self, conn: Conn) {
+        self.slots[conn.index as usize].paused = false;
+        self.mark(conn.index);
+    }
+
+    /// Connections that stand.
+    pub fn open(&self) -> u32 {
+        self.open
+    }
+
+    /// Connections closed at once because every slot was taken.
+    pub fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    fn take(&mut self, fd: RawFd) -> Option<Conn> {
+        let index = match self.free.pop() {
+            Some(index) => index,
+            None if self.slots.len() < self.connections_max as usize => {
+                self.slots.push(Slot::default());
+                u32::try_from(self.slots.len() - 1).expect("bounded by connections_max")
+            }
+            None => return None,
+        };
+        let slot = &mut self.slots[index as usize];
+        slot.fd = fd;
+        slot.open = true;
+        let generation = slot.generation;
+        self.open += 1;
+        self.mark(index);
+        Some(Conn { index, generation })
+    }
+
+    #[inline]
+    fn mark(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        if !slot.dirty {
+            slot.dirty = true;
+            self.dirty.push(index);
+        }
+    }
+
+    /// Frees a slot whose requests are all over; the descriptor is closed with the next batch.
+    fn release(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        self.close_later.push(slot.fd);
+        slot.generation = (slot.generation + 1) & GENERATION_MASK;
+        slot.open = false;
+        slot.finish = false;
+        slot.finished = false;
+        slot.ended = false;
+        slot.paused = false;
+        slot.want_drained = false;
+        slot.queued.clear();
+        slot.sending.clear();
+        slot.address = None;
+        self.free.push(index);
+        self.open -= 1;
+        self.arm_accept.append(&mut self.accept_stalled);
+    }
+}
+
+const GENERATION_MASK: u32 = 0xff_ffff;
+const BUFFER_GROUP: u16 = 0;
+const OP_ACCEPT: u64 = 1;
+const OP_RECV: u64 = 2;
+const OP_SEND: u64 = 3;
+const OP_CONNECT: u64 = 4;
+const OP_WATCH: u64 = 5;
+const OP_IGNORED: u64 = 6;
+
+fn user_data(op: u64, generation: u32, index: u32) -> u64 {
+    op << 56 | u64::from(generation) << 32 | u64::from(index)
+}
+
+/// The provided buffer ring and the buffers in it.
+struct Buffers {
+    ring: NonNull<BufRingEntry>,
+    base: NonNull<u8>,
+    entries: u16,
+    octets: u32,
+    tail: u16,
+}
+
+impl Buffers {
+    fn new(entries: u16, octets: u32) -> io::Result<Self> {
+        if !entries.is_power_of_two() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "buffers: a power of two"));
+        }
+        let ring = map(usize::from(entries) * size_of::<BufRingEntry>())?.cast();
+        let base = map(usize::from(entries) * octets as usize)?;
+        let mut buffers = Self { ring, base, entries, octets, tail: 0 };
+        for id in 0..entries {
+            buffers.give(id);
+        }
+        buffers.publish();
+        Ok(buffers)
+    }
+
+    /// Hands buffer `id` to the kernel with the next `publish`.
+    #[inline]
+    fn give(&mut self, id: u16) {
+        let at = usize::from(self.tail & (self.entries - 1));
+        let address = self.base.as_ptr() as u64 + u64::from(id) * u64::from(self.octets);
+        // SAFETY: `ring` maps `entries` entries and `at` is below that; only this thread writes
+        // entries, and the kernel reads an entry only after `publish` has moved the tail past it.
+        let entry = unsafe { &mut *self.ring.as_ptr().add(at) };
+        entry.set_addr(address);
+        entry.set_len(self.octets);
+        entry.set_bid(id);
+        self.tail = self.tail.wrapping_add(1);
+    }
+
+    #[inline]
+    fn publish(&self) {
+        // SAFETY: the tail lies in the reserved field of the first entry of a ring that is mapped
+        // for the life of the process, aligned for u16, and the kernel only reads it.
+        let tail = unsafe { &*BufRingEntry::tail(self.ring.as_ptr()).cast::<AtomicU16>() };
+        tail.store(self.tail, Ordering::Release);
+    }
+
+    /// The first `octets` of buffer `id`, which a completion has just handed over.
+    #[inline]
+    fn filled(&self, id: u16, octets: usize) -> &[u8] {
+        assert!(
+            id < self.entries && octets <= self.octets as usize,
+            "the kernel names our buffers"
+        );
+        let offset = usize::from(id) * self.octets as usize;
+        // SAFETY: inside the mapping by the line above; the kernel has given this buffer up with
+        // its completion and gets it back only through `give`, after the slice is gone.
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(offset), octets) }
+    }
+}
+
+/// Zeroed, page-aligned memory that is never given back: the kernel may look at it for as long as
+/// the ring's last request takes to die, which nobody reports after the ring's descriptor is shut.
+fn map(octets: usize) -> io::Result<NonNull<u8>> {
+    use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
+    let octets = std::num::NonZeroUsize::new(octets)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "empty mapping"))?;
+    // SAFETY: a new private mapping at a place of the kernel's choice overlaps nothing.
+    let place = unsafe {
+        mmap_anonymous(
+            None,
+            octets,
+            ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+            MapFlags::MAP_PRIVATE,
+        )?
+    };
+    Ok(place.cast())
+}
+
+struct Queue<'ring> {
+    submitter: Submitter<'ring>,
+    submission: SubmissionQueue<'ring>,
+}
+
+impl Queue<'_> {
+    /// Queues a request.
+    ///
+    /// # Safety
+    /// Memory the request points at must stay valid and unmoved until its last completion.
+    #[inline]
+    unsafe fn push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
+        loop {
+            // SAFETY: the caller's promise.
+            if unsafe { self.submission.push(entry) }.is_ok() {
+                return Ok(());
+            }
+            self.submission.sync();
+            self.submitter.submit()?;
+            self.submission.sync();
+        }
+    }
+}
+
+/// Runs the loop until the handler says `Next::Stop`. `start` may add listeners and connections.
+pub fn run<H: Handler>(
+    setup: &Setup,
+    handler: &mut H,
+    start: impl FnOnce(&mut Net, &mut H) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut ring: IoUring = IoUring::builder()
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_submit_all()
+        .setup_cqsize(setup.entries * 8)
+        .build(setup.entries)?;
+    let mut buffers = Buffers::new(setup.buffers, setup.buffer_octets)?;
+    let mut net = Net::new(setup.connections_max);
+    let (submitter, submission, mut completion) = ring.split();
+    let mut queue = Queue { submitter, submission };
+    queue.submitter.register_ring_fd()?;
+    // SAFETY: the mapping has `buffers` entries and is never unmapped (see `map`).
+    unsafe {
+        queue.submitter.register_buf_ring_with_flags(
+            buffers.ring.as_ptr() as u64,
+            setup.buffers,
+            BUFFER_GROUP,
+            0,
+        )?;
+    }
+    start(&mut net, handler)?;
+    let mut next = Next::Wait;
+    while next != Next::Stop {
+        submit_changes(&mut net, &mut queue)?;
+        queue.submission.sync();
+        enter(&queue.submitter, next)?;
+        completion.sync();
+        for entry in &mut completion {
+            complete(&entry, &mut net, &mut buffers, handler);
+        }
+        buffers.publish();
+        next = handler.turn(&mut net);
+    }
+    // What the kernel may still read of a connection must outlive the ring.
+    for slot in &mut net.slots {
+        std::mem::forget(std::mem::take(&mut slot.sending));
+        std::mem::forget(slot.address.take());
+        if slot.open {
+            let _ = nix::sys::socket::shutdown(slot.fd, nix::sys::socket::Shutdown::Both);
+            let _ = nix::unistd::close(slot.fd);
+        }
+    }
+    for fd in net.close_later {
+        let _ = nix::unistd::close(fd);
+    }
+    Ok(())
+}
+
+fn enter(submitter: &Submitter<'_>, next: Next) -> io::Result<()> {
+    let result = match next {
+        Next::WaitFor(wait) => {
+            let wait = Timespec::new().sec(wait.as_secs()).nsec(wait.subsec_nanos());
+            submitter.submit_with_args(1, &SubmitArgs::new().timespec(&wait))
+        }
+        _ => submitter.submit_and_wait(1),
+    };
+    match result {
+        Ok(_) => Ok(()),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
+            _ => Err(error),
+        },
+    }
+}
+
+/// Turns everything the handlers changed into requests.
+fn submit_changes(net: &mut Net, queue: &mut Queue<'_>) -> io::Result<()> {
+    for at in std::mem::take(&mut net.arm_accept) {
+        let fd = Fd(net.listeners[at].as_raw_fd());
+        let index = u32::try_from(at).expect("few listeners");
+        let entry = opcode::AcceptMulti::new(fd)
+            .flags(libc::SOCK_CLOEXEC)
+            .build()
+            .user_data(user_data(OP_ACCEPT, 0, index));
+        // SAFETY: no address is asked for, so the request points at no memory.
+        unsafe { queue.push(&entry)? };
+    }
+    if std::mem::take(&mut net.arm_watch)
+        && let Some(fd) = &net.watch
+    {
+        let events = u32::from(libc::POLLIN.cast_unsigned());
+        let entry = opcode::PollAdd::new(Fd(fd.as_raw_fd()), events)
+            .build()
+            .user_data(user_data(OP_WATCH, 0, 0));
+        // SAFETY: the request points at no memory.
+        unsafe { queue.push(&entry)? };
+    }
+    let mut dirty = std::mem::take(&mut net.dirty);
+    for &index in &dirty {
+        net.slots[index as usize].dirty = false;
+        submit_slot(net, queue, index)?;
+    }
+    dirty.clear();
+    if net.dirty.is_empty() {
+        net.dirty = dirty;
+    }
+    let mut closing = std::mem::take(&mut net.close_later);
+    for &fd in &closing {
+        let entry = opcode::Close::new(Fd(fd))
+            .build()
+            .flags(squeue::Flags::SKIP_SUCCESS)
+            .user_data(user_data(OP_IGNORED, 0, 0));
+        // SAFETY: the request points at no memory; the slot has forgotten the descriptor.
+        unsafe { queue.push(&entry)? };
+    }
+    closing.clear();
+    net.close_later = closing;
+    Ok(())
+}
+
+fn submit_slot(net: &mut Net, queue: &mut Queue<'_>, index: u32) -> io::Result<()> {
+    let slot = &mut net.slots[index as usize];
+    if !slot.open {
+        return Ok(());
+    }
+    let fd = Fd(slot.fd);
+    if slot.connecting {
+        if slot.connect_armed {
+            if slot.ended {
+                cancel(OP_CONNECT, slot, queue, index)?;
+            }
+        } else if let Some(address) = &slot.address {
+            slot.connect_armed = true;
+            let entry = opcode::Connect::new(fd, address.as_ptr(), address.len())
+                .build()
+                .user_data(user_data(OP_CONNECT, slot.generation, index));
+            // SAFETY: the address is boxed in the slot and stays there until the completion.
+            unsafe { queue.push(&entry)? };
+        }
+        return Ok(());
+    }
+    if !slot.queued.is_empty() && !slot.in_flight {
+        std::mem::swap(&mut slot.queued, &mut slot.sending);
+        slot.queued.clear();
+        slot.in_flight = true;
+        let octets = u32::try_from(slot.sending.len()).map_err(io::Error::other)?;
+        let entry = opcode::Send::new(fd, slot.sending.as_ptr(), octets)
+            .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
+            .build()
+            .user_data(user_data(OP_SEND, slot.generation, index));
+        // SAFETY: `sending` is not touched while `in_flight`, a move of the slot does not move its
+        // heap memory, and it is leaked if the ring ends first.
+        unsafe { queue.push(&entry)? };
+    }
+    if slot.ended && !slot.in_flight {
+        if slot.receiving {
+            cancel(OP_RECV, slot, queue, index)?;
+        } else {
+            net.release(index);
+        }
+        return Ok(());
+    }
+    if !slot.ended && slot.paused && slot.receiving {
+        cancel(OP_RECV, slot, queue, index)?;
+    } else if !slot.ended && !slot.paused && !slot.receiving {
+        slot.receiving = true;
+        let entry = opcode::RecvMulti::new(fd, BUFFER_GROUP).build().user_data(user_data(
+            OP_RECV,
+            slot.generation,
+            index,
+        ));
+        // SAFETY: the request writes only to buffers of the group, which are never unmapped.
+        unsafe { queue.push(&entry)? };
+    }
+    if slot.finish && !slot.finished && !slot.in_flight && slot.queued.is_empty() {
+        slot.finished = true;
+        // A plain call: as a request it would always be sent to a kernel worker thread.
+        let _ = nix::sys::socket::shutdown(slot.fd, nix::sys::socket::Shutdown::Write);
+    }
+    Ok(())
+}
+
+fn cancel(op: u64, slot: &Slot, queue: &mut Queue<'_>, index: u32) -> io::Result<()> {
+    let entry = opcode::AsyncCancel::new(user_data(op, slot.generation, index))
+        .build()
+        .flags(squeue::Flags::SKIP_SUCCESS)
+        .user_data(user_data(OP_IGNORED, 0, 0));
+    // SAFETY: the request points at no memory.
+    unsafe { queue.push(&entry) }
+}
+
+fn complete<H: Handler>(
+    entry: &cqueue::Entry,
+    net: &mut Net,
+    buffers: &mut Buffers,
+    handler: &mut H,
+) {
+    let data = entry.user_data();
+    let index = u32::try_from(data & 0xffff_ffff).expect("masked");
+    let generation = u32::try_from(data >> 32).expect("64 bits shifted by 32") & GENERATION_MASK;
+    let conn = Conn { index, generation };
+    match data >> 56 {
+        OP_RECV => receive_done(entry, net, buffers, handler, conn),
+        OP_SEND => send_done(entry, net, handler, conn),
+        OP_ACCEPT => accept_done(entry, net, handler, index),
+        OP_CONNECT => connect_done(entry, net, handler, conn),
+        OP_WATCH => {
+            net.watch = None;
+            handler.watched(net);
+        }
+        _ => {}
+    }
+}
+
+fn accept_done<H: Handler>(entry: &cqueue::Entry, net: &mut Net, handler: &mut H, at: u32) {
+    let result = entry.result();
+    if result >= 0 {
+        if let Some(conn) = net.take(result) {
+            handler.accepted(net, conn);
+        } else {
+            net.refused += 1;
+            net.close_later.push(result);
+        }
+    }
+    if !cqueue::more(entry.flags()) {
+        let out_of_descriptors = result == -libc::EMFILE || result == -libc::ENFILE;
+        let list = if out_of_descriptors && net.open > 0 {
+            &mut net.accept_stalled
+        } else {
+            &mut net.arm_accept
+        };
+        list.push(at as usize);
+    }
+}
+
+fn connect_done<H: Handler>(entry: &cqueue::Entry, net: &mut Net, handler: &mut H, conn: Conn) {
+    let slot = &mut net.slots[conn.index as usize];
+    slot.connecting = false;
+    slot.connect_armed = false;
+    slot.address = None;
+    let error = -entry.result();
+    if slot.ended {
+        net.release(conn.index);
+    } else if error == 0 {
+        net.mark(conn.index);
+        handler.connected(net, conn, 0);
+    } else {
+        net.release(conn.index);
+        handler.connected(net, conn, error);
+    }
+}
+
+fn send_done<H: Handler>(entry: &cqueue::Entry, net: &mut Net, handler: &mut H, conn: Conn) {
+    let slot = &mut net.slots[conn.index as usize];
+    slot.in_flight = false;
+    let whole = usize::try_from(entry.result()).is_ok_and(|sent| sent == slot.sending.len());
+    slot.sending.clear();
+    if !whole {
+        slot.queued.clear();
+        if !slot.ended {
+            slot.ended = true;
+            net.mark(conn.index);
+            handler.ended(net, conn, entry.result().min(0).abs());
+            return;
+        }
+    } else if slot.queued.is_empty() && slot.want_drained && !slot.ended {
+        slot.want_drained = false;
+        handler.drained(net, conn);
+    }
+    let slot = &net.slots[conn.index as usize];
+    if !slot.queued.is_empty() || slot.ended || (slot.finish && !slot.finished) {
+        net.mark(conn.index);
+    }
+}
+
+fn receive_done<H: Handler>(
+    entry: &cqueue::Entry,
+    net: &mut Net,
+    buffers: &mut Buffers,
+    handler: &mut H,
+    conn: Conn,
+) {
+    let result = entry.result();
+    let buffer = cqueue::buffer_select(entry.flags());
+    let armed = cqueue::more(entry.flags());
+    let slot = &mut net.slots[conn.index as usize];
+    if slot.generation != conn.generation {
+        if let Some(id) = buffer {
+            buffers.give(id);
+        }
+        return;
+    }
+    slot.receiving = armed;
+    let ended = slot.ended;
+    if let (Some(id), Ok(octets)) = (buffer, usize::try_from(result)) {
+        if !ended && octets > 0 {
+            handler.received(net, conn, buffers.filled(id, octets));
+        }
+        buffers.give(id);
+    }
+    let transient = [-libc::ENOBUFS, -libc::ECANCELED, -libc::EINTR, -libc::EAGAIN];
+    if !ended && (result == 0 || (result < 0 && !transient.contains(&result))) {
+        let slot = &mut net.slots[conn.index as usize];
+        if !slot.ended {
+            slot.ended = true;
+            if result < 0 {
+                slot.queued.clear();
+            }
+            handler.ended(net, conn, -result);
+        }
+    }
+    if !armed {
+        net.mark(conn.index);
+    }
+}

@@ -1,0 +1,8 @@
+//! mxbench measures an MX against the physical limit and against its peers.
+//!
+//! The order of the modules is the layer order: a module uses only those above it.
+
+#[expect(unsafe_code, reason = "the ring's memory is shared with the kernel")]
+pub mod floor;
+pub mod limits;
+pub mod system;
