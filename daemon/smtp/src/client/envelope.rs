@@ -211,7 +211,8 @@ impl Envelope {
                     }
                 }
             }
-            if let Some(orcpt) = &recipient.orcpt {
+            let utf8 = self.needs_utf8();
+            if let Some(orcpt) = recipient.orcpt.as_ref().filter(|o| utf8 || o.is_ascii()) {
                 out.extend_from_slice(b" ORCPT=");
                 out.extend_from_slice(orcpt);
             }

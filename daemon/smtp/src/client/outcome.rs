@@ -126,6 +126,14 @@ impl Failure {
     pub fn next_host(&self) -> bool {
         self.class != Class::Local && self.stage != Stage::Dot
     }
+
+    /// Whether the host's health should suffer for it: not when an idle connection was closed,
+    /// and not for trouble of our own.
+    #[must_use]
+    pub fn counts_against_host(&self) -> bool {
+        let quiet = matches!(self.stage, Stage::Idle | Stage::Reset | Stage::Quit);
+        self.class != Class::Local && !self.stale && !quiet
+    }
 }
 
 impl fmt::Display for Failure {

@@ -98,7 +98,7 @@ impl Malformed {
 
 /// What the next octets were.
 #[derive(Debug)]
-pub enum Step<'a> {
+pub(super) enum Step<'a> {
     /// All octets were used; the reply is not whole.
     More,
     /// A line that is not the last of its reply; its text as received.
@@ -109,7 +109,7 @@ pub enum Step<'a> {
 
 /// Collects replies from octets that arrive in any pieces.
 #[derive(Debug, Default)]
-pub struct Parser {
+pub(super) struct Parser {
     line: Vec<u8>,
     /// Set once `line` holds a whole line that was lent out by [`Parser::next`].
     lent: bool,
@@ -121,13 +121,12 @@ pub struct Parser {
 
 impl Parser {
     /// Whether a part of a reply is waiting for the rest.
-    #[must_use]
-    pub fn in_reply(&self) -> bool {
+    pub(super) fn in_reply(&self) -> bool {
         self.lines > 0 || !self.line.is_empty()
     }
 
     /// Forgets everything, as after STARTTLS.
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         *self = Self::default();
     }
 
@@ -135,7 +134,7 @@ impl Parser {
     ///
     /// # Errors
     /// [`Malformed`]; nothing that follows can be understood.
-    pub fn next<'a>(&'a mut self, input: &mut &[u8]) -> Result<Step<'a>, Malformed> {
+    pub(super) fn next<'a>(&'a mut self, input: &mut &[u8]) -> Result<Step<'a>, Malformed> {
         if self.lent {
             self.line.clear();
             self.lent = false;
@@ -180,7 +179,7 @@ impl Parser {
     }
 
     /// The reply whose last line was just seen; the parser starts the next one.
-    pub fn finish(&mut self) -> Reply {
+    pub(super) fn finish(&mut self) -> Reply {
         let reply =
             Reply { code: self.code, status: self.status, text: clean(&self.text, REPLY_TEXT_MAX) };
         self.lines = 0;
