@@ -1,1 +1,10 @@
 //! The mail exchanger daemon.
+//!
+//! *Not here.* Grammar (`smtp`), the log (`spool`), the ring (`engine`): this crate joins them.
+//! The order of the modules is the layer order: a module uses only those above it.
+
+pub mod limits;
+
+pub mod config;
+
+pub mod tls;

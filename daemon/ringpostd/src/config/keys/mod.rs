@@ -1,0 +1,41 @@
+//! Every key of the config file, by section, in the order in which the docs print them.
+
+mod deliver;
+mod keep;
+mod manage;
+mod receive;
+
+pub use deliver::{ResolverConfig, RetryConfig, RouteHost, RouteTls, TimeoutsOut};
+pub use keep::{Durability, HintsConfig, LogConfig, LogFormat, SpoolConfig};
+pub use manage::{AdminConfig, ClockConfig, MetricsConfig, NodeConfig};
+pub use receive::{
+    BareNewline, CertificateConfig, EarlyTalker, LimitsConfig, ListenerConfig, ListenerTls,
+    PolicyConfig, Proxy, TimeoutsIn, TlsVersion,
+};
+
+pub(super) use deliver::RouteKeys;
+pub(super) use receive::TlsKeys;
+
+use super::section::{Part, Section};
+
+/// Every section.
+pub(super) const SECTIONS: &[&Section] = &[
+    NodeConfig::SECTION,
+    ListenerConfig::SECTION,
+    TlsKeys::SECTION,
+    CertificateConfig::SECTION,
+    PolicyConfig::SECTION,
+    LimitsConfig::SECTION,
+    TimeoutsIn::SECTION,
+    RouteKeys::SECTION,
+    RouteHost::SECTION,
+    RetryConfig::SECTION,
+    TimeoutsOut::SECTION,
+    ResolverConfig::SECTION,
+    SpoolConfig::SECTION,
+    HintsConfig::SECTION,
+    LogConfig::SECTION,
+    AdminConfig::SECTION,
+    MetricsConfig::SECTION,
+    ClockConfig::SECTION,
+];
