@@ -19,8 +19,8 @@ impl Client {
         let mut rest = bytes;
         while !matches!(self.state, State::Closed | State::TlsHandshake | State::Connecting) {
             let due = self.expected.front().is_some_and(|e| e.end <= self.handed);
-            let hello = due
-                && matches!(self.expected.front(), Some(Expect { command: Command::Ehlo, .. }));
+            let hello =
+                due && matches!(self.expected.front(), Some(Expect { command: Command::Ehlo, .. }));
             match self.parser.next(&mut rest) {
                 Ok(Step::More) => return,
                 Ok(Step::Line(text)) => {

@@ -100,15 +100,16 @@ mod tests {
     }
 
     fn pieces(input: &[u8], cuts: &[usize], dots: bool) -> (Vec<u8>, LineState) {
+        let convert = if dots { stuff } else { normalise };
         let mut out = Vec::new();
         let mut state = LineState::default();
         let mut rest = input;
         for cut in cuts {
             let (piece, later) = rest.split_at(cut % (rest.len() + 1));
-            if dots { stuff(piece, &mut state, &mut out) } else { normalise(piece, &mut state, &mut out) }
+            convert(piece, &mut state, &mut out);
             rest = later;
         }
-        if dots { stuff(rest, &mut state, &mut out) } else { normalise(rest, &mut state, &mut out) }
+        convert(rest, &mut state, &mut out);
         (out, state)
     }
 

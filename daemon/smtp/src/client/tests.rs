@@ -1,8 +1,8 @@
 //! Dialogues of the sending machine against scripted servers, line by line.
 //!
-//! A script's lines: `S` the server sends a line, `s` octets without line end, `C` the machine must
-//! have sent exactly this line, `>` the event that must come, `!` what the caller does. At every
-//! line but `C` all output must have been named.
+//! A script's lines: `S` the server sends a line, `s` octets without line end, `M` with `|` for CRLF, `C` the machine must
+//! have sent exactly this line, `>` the event that must come, `!` what the caller does. When the
+//! server speaks, all output must have been named.
 
 mod dialogues;
 mod random;
@@ -12,6 +12,11 @@ use std::sync::Arc;
 use super::*;
 
 const SECOND: u64 = 1_000_000;
+/// What `! fill` feeds, in a run that scripts do not repeat.
+const FILLING: &str = match std::str::from_utf8(&[b'x'; 1024]) {
+    Ok(text) => text,
+    Err(_) => "",
+};
 
 struct Play {
     client: Client,
@@ -137,24 +142,31 @@ impl Play {
         }
     }
 
-    fn step(&mut self, line: &str) {
+    /// All output so far was named by a script; filling is not.
+    fn all_named(&mut self) {
         self.flush();
+        let rest = String::from_utf8_lossy(&self.sent).replace(FILLING, "");
+        assert_eq!(rest, "", "unnamed output");
+    }
+
+    fn step(&mut self, line: &str) {
         let (kind, rest) = line.split_at(1);
         let rest = rest.strip_prefix(' ').unwrap_or(rest);
-        if kind == "C" {
-            let end = self.sent.windows(2).position(|w| w == b"\r\n").map_or(0, |n| n + 2);
-            let got: Vec<u8> = self.sent.drain(..end).collect();
-            // Filling is not repeated in scripts.
-            let got = String::from_utf8_lossy(&got).replace(&"x".repeat(1024), "");
-            assert_eq!(got, format!("{rest}\r\n"));
-            return;
-        }
-        assert!(self.sent.is_empty(), "unnamed: {:?}", String::from_utf8_lossy(&self.sent));
+        let text = rest.replace("\\r", "\r").replace("\\n", "\n");
         match kind {
-            "S" => self.client.receive(self.now_us, format!("{rest}\r\n").as_bytes()),
-            // Several lines in one segment.
-            "M" => self.client.receive(self.now_us, rest.replace('|', "\r\n").as_bytes()),
-            "s" => self.client.receive(self.now_us, rest.as_bytes()),
+            "C" => {
+                self.flush();
+                let end = self.sent.windows(2).position(|w| w == b"\r\n").map_or(0, |n| n + 2);
+                let got: Vec<u8> = self.sent.drain(..end).collect();
+                let got = String::from_utf8_lossy(&got).replace(FILLING, "");
+                assert_eq!(got, format!("{text}\r\n"));
+            }
+            "S" | "M" | "s" => {
+                self.all_named();
+                let end = if kind == "S" { "\r\n" } else { "" };
+                let line = if kind == "M" { text.replace('|', "\r\n") } else { text };
+                self.client.receive(self.now_us, format!("{line}{end}").as_bytes());
+            }
             "!" => self.act(rest),
             ">" => {
                 let got = self.client.poll().map(|e| name(&e));
@@ -169,8 +181,7 @@ impl Play {
             let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.step(line)));
             assert!(caught.is_ok(), "at `{line}` of\n{script}");
         }
-        self.flush();
-        assert!(self.sent.is_empty(), "unnamed: {:?}", String::from_utf8_lossy(&self.sent));
+        self.all_named();
         assert_eq!(self.client.poll().map(|e| name(&e)), None, "unnamed event");
     }
 }

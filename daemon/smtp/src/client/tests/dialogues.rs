@@ -157,7 +157,7 @@ fn binary_and_long() {
          ! content .\\n\\ra\\r\\n
          ! done
          C BDAT 6 LAST
-         C .\n\ra
+         C .\\n\\ra
          S 250 ok
          > 0 delivered 250 ok
          > end
@@ -210,7 +210,7 @@ fn greetings() {
         ("S 450 busy", "C QUIT\n> closed Greeting4xx Greeting next"),
         ("S 250 odd", "> closed Protocol Greeting next"),
         ("S SSH-2.0-OpenSSH", "> closed Protocol Greeting next"),
-        ("s 220 x\n", "> closed Protocol Greeting next"),
+        ("s 220 x\\n", "> closed Protocol Greeting next"),
         ("M 220 hi|250 early|", "> closed Protocol Hello next"),
         ("M 220-hi|221 hi|", "> closed Protocol Greeting next"),
         ("s 22\n! eof", "> closed LostConnection Greeting next"),
@@ -241,7 +241,7 @@ fn tls() {
     let may = TlsPolicy::May;
     play(may, &format!("{offered}C STARTTLS\nS 220 go\n> tls 0\n{again}"));
     // Replies injected behind the 220 are thrown away, and what was offered in clear is void.
-    let injected = "C STARTTLS\nM 220 go|250-x|250 SMTPUTF8|\n> tls 20\n";
+    let injected = "C STARTTLS\nM 220 go|250-x|250 SMTPUTF8|\n> tls 21\n";
     play(may, &format!("{offered}{injected}{again}"));
     play(may, &format!("{offered}C STARTTLS\nS 454 no\n> ready"));
     play(may, &format!("{offered}C STARTTLS\nS 250 no\n> closed Protocol Tls next clear"));
@@ -269,18 +269,24 @@ fn refusals() {
     for (script, middle, end) in [
         ("S 550 x", both("perm Mail 550 x"), reset),
         ("S 450 x", both("temp Mail 450 x"), reset),
-        ("S 250 x\nC RCPT TO:<c@d>\nS 550 x\n> 0 perm Rcpt 550 x\nC RCPT TO:<e@f>\nS 450 x",
-            "> 1 temp Rcpt 450 x\n".into(), reset),
-        ("S 250 x\nC RCPT TO:<c@d>\nS 250 x\nC RCPT TO:<e@f>\nS 250 x\nC DATA\nS 451 x",
-            both("temp Data 451 x"), reset),
-        ("S 421 x", both("not-tried Closing Mail next"),
-            "> end\n> closed Closing Mail next"),
-        ("S 354 x", both("not-tried Protocol Mail next"),
-            "> end\n> closed Protocol Mail next"),
-        ("! eof", both("not-tried LostConnection Mail next"),
-            "> end\n> closed LostConnection Mail next"),
-        ("! wait 300", both("not-tried Timeout Mail next"),
-            "> end\n> closed Timeout Mail next"),
+        (
+            "S 250 x\nC RCPT TO:<c@d>\nS 550 x\n> 0 perm Rcpt 550 x\nC RCPT TO:<e@f>\nS 450 x",
+            "> 1 temp Rcpt 450 x\n".into(),
+            reset,
+        ),
+        (
+            "S 250 x\nC RCPT TO:<c@d>\nS 250 x\nC RCPT TO:<e@f>\nS 250 x\nC DATA\nS 451 x",
+            both("temp Data 451 x"),
+            reset,
+        ),
+        ("S 421 x", both("not-tried Closing Mail next"), "> end\n> closed Closing Mail next"),
+        ("S 354 x", both("not-tried Protocol Mail next"), "> end\n> closed Protocol Mail next"),
+        (
+            "! eof",
+            both("not-tried LostConnection Mail next"),
+            "> end\n> closed LostConnection Mail next",
+        ),
+        ("! wait 300", both("not-tried Timeout Mail next"), "> end\n> closed Timeout Mail next"),
     ] {
         ready(&[]).play(&format!("{sent}{script}\n{middle}{end}"));
     }
@@ -289,7 +295,10 @@ fn refusals() {
         ("M 250 x|550 x|550 x|554 none|", reset.to_owned()),
         ("M 250 x|550 x|550 x|354 go|", format!("C .\nS 554 none\n{reset}")),
         ("M 250 x|550 x|550 x|354 go|", format!("C .\nS 250 odd\n{reset}")),
-        ("M 250 x|550 x|550 x|354 go|", "C .\n! eof\n> end\n> closed LostConnection Data next".into()),
+        (
+            "M 250 x|550 x|550 x|354 go|",
+            "C .\n! eof\n> end\n> closed LostConnection Data next".into(),
+        ),
     ] {
         let outcome = "> 0 perm Rcpt 550 x\n> 1 perm Rcpt 550 x\n";
         ready(PIPE).play(&format!("{sent}{piped}{script}\n{outcome}{end}"));
@@ -317,9 +326,7 @@ fn too_many_recipients() {
         ("552 5.2.2 full", "perm Rcpt 552 5.2.2 full"),
         ("452 4.2.2 full", "temp Rcpt 452 4.2.2 full"),
     ] {
-        ready(PIPE).play(&format!(
-            "{sent}M 250 x|250 x|{reply}|354 x|\n> 1 {outcome}\n> content"
-        ));
+        ready(PIPE).play(&format!("{sent}M 250 x|250 x|{reply}|354 x|\n> 1 {outcome}\n> content"));
     }
     let mut play = ready(&["LIMITS RCPTMAX=1"]);
     assert_eq!(play.client.recipients_max(), 1);
