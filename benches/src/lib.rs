@@ -5,4 +5,6 @@
 #[expect(unsafe_code, reason = "the ring's memory is shared with the kernel")]
 pub mod floor;
 pub mod limits;
+pub mod replies;
+pub mod source;
 pub mod system;

@@ -15,4 +15,35 @@ pub const FLOOR_BUFFER_OCTETS: u32 = 16_384;
 /// Waiting connections a listener asks the kernel for.
 pub const LISTEN_BACKLOG: i32 = 4096;
 
+/// Entries of a source's or sink's submission queue.
+pub const CLIENT_ENTRIES: u32 = 1024;
+
+/// Receive buffers of a source: replies are short.
+pub const SOURCE_BUFFERS: u16 = 256;
+
+/// Octets of one receive buffer of a source.
+pub const SOURCE_BUFFER_OCTETS: u32 = 2048;
+
+/// Octets of the longest reply line a client reads; RFC 5321 4.5.3.1.5 asks for 512.
+pub const REPLY_LINE_OCTETS_MAX: usize = 4096;
+
+/// Octets of the smallest message: it has to hold its header.
+pub const MESSAGE_OCTETS_MIN: usize = 320;
+
+/// Octets of content given to the ring at once; larger messages follow piece by piece.
+pub const SOURCE_PIECE_OCTETS: usize = 256 << 10;
+
+/// Connections a source opens at the same time in idle mode.
+pub const IDLE_CONNECTING_MAX: u32 = 256;
+
+/// Messages whose start has come and that wait for a session in open loop.
+pub const OPEN_LOOP_WAITING_MAX: usize = 10_000_000;
+
+/// Milliseconds before a source connects again after a failed connection.
+pub const RECONNECT_WAIT_MS: u64 = 20;
+
+/// Milliseconds between two looks at time-outs, and between two pieces of a slow client.
+pub const SOURCE_TICK_MS: u64 = 100;
+
+const _: () = assert!(REPLY_LINE_OCTETS_MAX >= 512);
 const _: () = assert!(FLOOR_BUFFERS.is_power_of_two());

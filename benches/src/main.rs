@@ -1,11 +1,15 @@
 //! The program: one command each for floor, source, sink and measure.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use clap::{Parser, Subcommand};
-use mxbench::{floor, system};
+use clap::{Args, Parser, Subcommand};
+use mxbench::source::mail::Size;
+use mxbench::source::options::{Options, Pace};
+use mxbench::{floor, source, system};
 
 #[derive(Debug, Parser)]
 #[command(version, about = "Measures an MX against the physical limit and its peers")]
@@ -17,18 +21,106 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve the floor loop: the physical limit for the same dialogue.
-    Floor {
-        /// Address and port to listen on; port 0 lets the kernel choose.
-        #[arg(long, value_name = "ADDRESS")]
-        listen: SocketAddr,
-        /// Stay on this CPU.
-        #[arg(long)]
-        pin: Option<usize>,
-    },
+    Floor(FloorArguments),
+    /// Send mail, check every reply and take every phase's time.
+    Source(Box<SourceArguments>),
+}
+
+#[derive(Debug, Args)]
+struct FloorArguments {
+    /// Address and port to listen on; port 0 lets the kernel choose.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: String,
+    /// Stay on this CPU.
+    #[arg(long)]
+    pin: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+struct SourceArguments {
+    /// The server.
+    #[arg(long, value_name = "HOST:PORT")]
+    target: String,
+    /// Sessions at the same time; in open loop the most.
+    #[arg(long, default_value_t = 64)]
+    sessions: u32,
+    /// Messages on one connection before QUIT.
+    #[arg(long, default_value_t = 20)]
+    messages_per_connection: u64,
+    /// Messages in all (closed loop).
+    #[arg(long, conflicts_with_all = ["duration", "rate", "idle"])]
+    total: Option<u64>,
+    /// Seconds in which messages begin.
+    #[arg(long, value_parser = seconds, default_value = "5")]
+    duration: Duration,
+    /// Messages a second at fixed times, whatever the server does (open loop).
+    #[arg(long)]
+    rate: Option<f64>,
+    /// Octets of a message (4096, 64k, 1m) or `mix` for sizes like real mail.
+    #[arg(long, value_parser = size, default_value = "4096")]
+    size: Size,
+    /// Recipients of a message.
+    #[arg(long, default_value_t = 1)]
+    recipients: usize,
+    /// Recipient addresses; `%` stands for the number of the recipient.
+    #[arg(long, default_value = "user%@example.org")]
+    to: String,
+    /// Sender address.
+    #[arg(long, default_value = "mxbench@example.com")]
+    from: String,
+    /// Name given in EHLO.
+    #[arg(long, default_value = "mxbench.example.com")]
+    helo: String,
+    /// Wait for each reply even if PIPELINING is announced.
+    #[arg(long)]
+    no_pipelining: bool,
+    /// Shut our side down together with QUIT.
+    #[arg(long)]
+    quit_fin: bool,
+    /// Connect from so many addresses 127.0.1.1 and on (loopback targets); 1: the kernel's choice.
+    #[arg(long, default_value_t = 1)]
+    source_addresses: u32,
+    /// So many of the sessions send slowly.
+    #[arg(long, default_value_t = 0)]
+    slow: u32,
+    /// Octets a second a slow session sends.
+    #[arg(long, default_value_t = 100)]
+    slow_octets_per_s: u32,
+    /// Open so many sessions, say EHLO and hold them for `--duration`; no messages.
+    #[arg(long, conflicts_with = "rate")]
+    idle: Option<u32>,
+    /// Seconds a reply may take.
+    #[arg(long, value_parser = seconds, default_value = "60")]
+    timeout: Duration,
+    /// End early after so many failed connections.
+    #[arg(long, default_value_t = 1000)]
+    failures_max: u64,
+    /// Write the ids of acknowledged messages here, one a line.
+    #[arg(long, value_name = "FILE")]
+    acked: Option<PathBuf>,
+    /// Seed of contents and sizes.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Stay on this CPU.
+    #[arg(long)]
+    pin: Option<usize>,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+    /// Exit with success though connections failed or messages were refused.
+    #[arg(long)]
+    tolerant: bool,
+    /// A progress line each second.
+    #[arg(long)]
+    progress: bool,
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse().command) {
+    let result = system::raise_file_limit().and_then(|_| match Arguments::parse().command {
+        Command::Floor(arguments) => serve_floor(&arguments),
+        Command::Source(arguments) => run_source(*arguments),
+    });
+    match result {
         Ok(code) => code,
         Err(error) => {
             eprintln!("mxbench: {error}");
@@ -37,17 +129,86 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: &Command) -> io::Result<ExitCode> {
-    system::raise_file_limit()?;
-    match command {
-        Command::Floor { listen, pin } => {
-            pin.map_or(Ok(()), system::pin)?;
-            let stop = system::stop_signals()?;
-            let listener = system::listener(*listen)?;
-            println!("mxbench floor: listening on {}", listener.local_addr()?);
-            let counts = floor::serve(listener, stop)?;
-            println!("{}", serde_json::to_string(&counts)?);
-            Ok(ExitCode::SUCCESS)
-        }
+fn serve_floor(arguments: &FloorArguments) -> io::Result<ExitCode> {
+    arguments.pin.map_or(Ok(()), system::pin)?;
+    let stop = system::stop_signals()?;
+    let listener = system::listener(address(&arguments.listen)?)?;
+    println!("mxbench floor: listening on {}", listener.local_addr()?);
+    let counts = floor::serve(listener, stop)?;
+    println!("{}", serde_json::to_string(&counts)?);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_source(arguments: SourceArguments) -> io::Result<ExitCode> {
+    arguments.pin.map_or(Ok(()), system::pin)?;
+    let stop = system::stop_signals()?;
+    let json = arguments.json;
+    let tolerant = arguments.tolerant;
+    let options = source_options(arguments)?;
+    let summary = source::run(options, stop, &mut |open| {
+        println!("mxbench source: {open} idle sessions stand");
+    })?;
+    if json {
+        println!("{}", serde_json::to_string(&summary)?);
+    } else {
+        print!("{}", summary.table());
     }
+    let well = summary.failures == 0 && summary.refused == 0 && summary.unknown == 0;
+    Ok(if well || tolerant { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn source_options(arguments: SourceArguments) -> io::Result<Options> {
+    let target = address(&arguments.target)?;
+    let pace = match (arguments.total, arguments.rate, arguments.idle) {
+        (Some(total), _, _) => Pace::Total(total),
+        (_, Some(rate), _) if rate > 0.0 => Pace::Open { rate, duration: arguments.duration },
+        (_, Some(_), _) => return Err(io::Error::other("--rate: above 0")),
+        (_, _, Some(_)) => Pace::Idle(arguments.duration),
+        _ => Pace::For(arguments.duration),
+    };
+    if arguments.recipients == 0 || arguments.messages_per_connection == 0 {
+        return Err(io::Error::other("--recipients and --messages-per-connection: at least 1"));
+    }
+    let source_addresses = if target.ip().is_loopback() { arguments.source_addresses } else { 1 };
+    Ok(Options {
+        target,
+        sessions: arguments.idle.unwrap_or(arguments.sessions),
+        messages_per_connection: arguments.messages_per_connection,
+        pace,
+        size: arguments.size,
+        recipients: arguments.recipients,
+        to: arguments.to,
+        from: arguments.from,
+        helo: arguments.helo,
+        pipelining: !arguments.no_pipelining,
+        quit_fin: arguments.quit_fin,
+        source_addresses,
+        slow: (arguments.slow > 0).then_some((arguments.slow, arguments.slow_octets_per_s)),
+        timeout: arguments.timeout,
+        failures_max: arguments.failures_max,
+        acked: arguments.acked,
+        seed: arguments.seed,
+        progress: arguments.progress,
+    })
+}
+
+fn address(text: &str) -> io::Result<SocketAddr> {
+    text.to_socket_addrs()?.next().ok_or_else(|| io::Error::other(format!("{text}: no address")))
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "seconds, such as 2 or 0.5".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+fn size(text: &str) -> Result<Size, String> {
+    if text == "mix" {
+        return Ok(Size::Mix);
+    }
+    let (digits, unit) = match text.strip_suffix(['k', 'K']) {
+        Some(digits) => (digits, 1 << 10),
+        None => text.strip_suffix(['m', 'M']).map_or((text, 1), |digits| (digits, 1 << 20)),
+    };
+    let number: usize = digits.parse().map_err(|_| "octets, 64k, 1m or mix".to_owned())?;
+    Ok(Size::Fixed(number * unit))
 }

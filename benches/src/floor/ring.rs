@@ -215,6 +215,13 @@ impl Net {
         self.mark(conn.index);
     }
 
+    /// The living connection in a slot.
+    pub fn conn(&self, index: usize) -> Option<Conn> {
+        let slot = self.slots.get(index)?;
+        let index = u32::try_from(index).ok()?;
+        (slot.open && !slot.ended).then_some(Conn { index, generation: slot.generation })
+    }
+
     /// Connections that stand.
     pub fn open(&self) -> u32 {
         self.open
@@ -414,7 +421,7 @@ pub fn run<H: Handler>(
         )?;
     }
     start(&mut net, handler)?;
-    let mut next = Next::Wait;
+    let mut next = handler.turn(&mut net);
     while next != Next::Stop {
         submit_changes(&mut net, &mut queue)?;
         queue.submission.sync();
