@@ -1,0 +1,147 @@
+//! What the process asks of the machine before its cores start: processors, limits, inherited
+//! sockets, kernel settings.
+//!
+//! *Failure*: each helper returns its error; none of them is needed to run, the caller decides.
+
+use crate::socket::{self, check};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::{env, fs, io, mem, process};
+
+/// First inherited descriptor (`sd_listen_fds(3)`).
+const LISTEN_FDS_START: RawFd = 3;
+
+/// Processors this process may run on, ascending.
+///
+/// # Errors
+/// The kernel's answer to `sched_getaffinity`.
+pub fn cpus() -> io::Result<Vec<usize>> {
+    // SAFETY: a set of bits, for which all zero is a value.
+    let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
+    // SAFETY: the kernel writes at most the size given into a local.
+    check(unsafe { libc::sched_getaffinity(0, size_of_val(&set), &raw mut set) })?;
+    let bits = usize::try_from(libc::CPU_SETSIZE).expect("1024");
+    // SAFETY: reads a bit below CPU_SETSIZE of an initialised set.
+    Ok((0..bits).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) }).collect())
+}
+
+/// Pins the calling thread to one processor.
+///
+/// # Errors
+/// `EINVAL` if there is no such processor or this process may not run on it.
+pub fn pin_to_cpu(cpu: usize) -> io::Result<()> {
+    if cpu >= usize::try_from(libc::CPU_SETSIZE).expect("1024") {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    // SAFETY: a set of bits, for which all zero is a value.
+    let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
+    // SAFETY: `cpu` is below CPU_SETSIZE.
+    unsafe { libc::CPU_SET(cpu, &mut set) };
+    // SAFETY: the kernel reads the size given of a local. 0 is the calling thread.
+    check(unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) }).map(drop)
+}
+
+/// Raises the soft limit on open files to the hard one and returns it.
+///
+/// # Errors
+/// The kernel's answer to `getrlimit` or `setrlimit`.
+pub fn raise_file_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel writes one rlimit into a local.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) })?;
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: the kernel reads one rlimit from a local.
+    check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })?;
+    Ok(limit.rlim_cur)
+}
+
+/// Bytes this process may lock (soft `RLIMIT_MEMLOCK`); `u64::MAX` means no limit.
+///
+/// # Errors
+/// The kernel's answer to `getrlimit`.
+pub fn locked_memory_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel writes one rlimit into a local.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) })?;
+    Ok(limit.rlim_cur)
+}
+
+/// Takes the sockets a service manager or a predecessor passed on (`LISTEN_FDS`, `LISTEN_PID`),
+/// with close-on-exec set. Call once, before any other descriptor is opened by this process's own
+/// code; a second call returns none.
+#[must_use]
+pub fn inherited_sockets() -> Vec<OwnedFd> {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    if TAKEN.swap(true, Ordering::SeqCst) {
+        return Vec::new();
+    }
+    let count = inherited_count(
+        env::var("LISTEN_PID").ok().as_deref(),
+        env::var("LISTEN_FDS").ok().as_deref(),
+        process::id(),
+    );
+    let inherited = (LISTEN_FDS_START..LISTEN_FDS_START + count).filter(|fd| {
+        // SAFETY: no memory is passed; a number that is no descriptor gives EBADF and is left out.
+        check(unsafe { libc::fcntl(*fd, libc::F_SETFD, libc::FD_CLOEXEC) }).is_ok()
+    });
+    // SAFETY: the environment says that these descriptors were passed to this very process for
+    // its use, TAKEN makes sure that they are taken once, and the check above that they are open.
+    inherited.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }).collect()
+}
+
+/// How many descriptors are meant for the process `own`.
+fn inherited_count(pid: Option<&str>, fds: Option<&str>, own: u32) -> RawFd {
+    let meant = pid.is_none_or(|pid| pid.parse() == Ok(own));
+    let count = fds.and_then(|fds| fds.parse::<RawFd>().ok()).unwrap_or(0);
+    if meant { count.clamp(0, 1024) } else { 0 }
+}
+
+/// True if the descriptor is a TCP socket that listens.
+#[must_use]
+pub fn is_listening(fd: &OwnedFd) -> bool {
+    socket::get(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN).is_ok_and(|value| value == 1)
+}
+
+/// Tries to let connections waiting on a closed listener move to another one on the same port
+/// (`net.ipv4.tcp_migrate_req`). Returns true if it is set now. It belongs to the network
+/// namespace, and needs the right to write it.
+#[must_use]
+pub fn try_migrate_requests() -> bool {
+    let path = "/proc/sys/net/ipv4/tcp_migrate_req";
+    let is_set = || fs::read_to_string(path).is_ok_and(|text| text.trim() == "1");
+    is_set() || (fs::write(path, "1").is_ok() && is_set())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_meant_for_us_is_taken() {
+        assert_eq!(inherited_count(Some("17"), Some("2"), 17), 2);
+        assert_eq!(inherited_count(Some("18"), Some("2"), 17), 0);
+        assert_eq!(inherited_count(None, Some("1"), 17), 1);
+        assert_eq!(inherited_count(Some("x"), Some("1"), 17), 0);
+        assert_eq!(inherited_count(Some("17"), Some("-4"), 17), 0);
+        assert_eq!(inherited_count(Some("17"), None, 17), 0);
+    }
+
+    #[test]
+    fn the_soft_file_limit_becomes_the_hard_one() {
+        let limit = raise_file_limit().unwrap();
+        assert_eq!(raise_file_limit().unwrap(), limit);
+        assert!(limit >= 256);
+    }
+
+    #[test]
+    fn a_thread_can_be_pinned() {
+        let allowed = cpus().unwrap();
+        std::thread::spawn(move || {
+            pin_to_cpu(allowed[0]).unwrap();
+            assert_eq!(cpus().unwrap(), [allowed[0]]);
+            assert!(pin_to_cpu(5000).is_err());
+        })
+        .join()
+        .unwrap();
+    }
+}
