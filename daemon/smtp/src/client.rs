@@ -32,10 +32,10 @@ mod stuff;
 mod tests;
 mod transaction;
 
-pub use envelope::{BadEnvelope, Body, Envelope, Notify, Recipient, Ret};
+pub use envelope::{BadEnvelope, Envelope, Recipient};
 pub use machine::{Client, SubmitError};
 pub use offers::{Extension, Offers};
 pub use outcome::{Class, Event, Failure, Outcome, Refusal, Stage};
-pub use reply::{Malformed, Reply, Status, clean};
+pub use reply::{Malformed, Reply, clean};
 pub use settings::{EightBit, Settings, Timeouts, TlsPolicy};
 pub use stuff::{LineState, end, normalise, stuff};

@@ -5,12 +5,12 @@
 //!
 //! *Limits*: one chunk is under way at a time, and nothing follows it before its reply.
 
-use super::envelope::Body;
 use super::limits::{CHUNK_HEADER_MAX, CHUNK_OCTETS, CONTENT_AHEAD, PIECE_MAX};
 use super::machine::{Client, Command};
 use super::outcome::Event;
 use super::stuff::{end, normalise, stuff};
 use super::transaction::{Method, Phase};
+use crate::command::Body;
 
 impl Client {
     /// Whether [`Client::put_content`] takes something now. When it turns true again after a
@@ -49,7 +49,7 @@ impl Client {
                 self.chunk = Some(self.out.len());
                 self.out.resize(self.out.len() + CHUNK_HEADER_MAX, b' ');
             }
-            if t.envelope.body == Body::Binary {
+            if t.envelope.body == Body::BinaryMime {
                 self.out.extend_from_slice(piece);
             } else {
                 normalise(piece, &mut t.lines, &mut self.out);

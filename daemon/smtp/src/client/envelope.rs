@@ -4,94 +4,15 @@
 
 use super::limits::{ADDRESS_MAX, PARAMETER_MAX, RECIPIENTS_MAX};
 use super::offers::{Extension, Offers};
-
-/// What the content is made of (RFC 6152, RFC 3030).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Body {
-    /// Lines of ASCII.
-    #[default]
-    SevenBit,
-    /// Lines with octets above 127.
-    EightBit,
-    /// Any octets; sent as they are, by BDAT only.
-    Binary,
-}
-
-/// What a report shall return of the message (RFC 3461 4.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Ret {
-    /// All of it.
-    Full,
-    /// Its header section.
-    Headers,
-}
-
-/// NOTIFY of RFC 3461 4.1: which reports a sender wants for a recipient.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Notify(u8);
-
-impl Notify {
-    /// Nothing was said: failures are reported, delays may be.
-    pub const UNSAID: Self = Self(0);
-    /// No report of any kind.
-    pub const NEVER: Self = Self(1);
-    /// When delivered or handed to a server that does not know DSN.
-    pub const SUCCESS: Self = Self(2);
-    /// When failed for good.
-    pub const FAILURE: Self = Self(4);
-    /// When late.
-    pub const DELAY: Self = Self(8);
-
-    /// From the sum of the values above, as the spool keeps it. NEVER beats the others.
-    #[must_use]
-    pub fn from_bits(bits: u8) -> Self {
-        Self(if bits & Self::NEVER.0 != 0 { Self::NEVER.0 } else { bits & 14 })
-    }
-
-    /// The sum of the values above.
-    #[must_use]
-    pub fn bits(self) -> u8 {
-        self.0
-    }
-
-    /// Both.
-    #[must_use]
-    pub fn and(self, other: Self) -> Self {
-        Self::from_bits(self.0 | other.0)
-    }
-
-    /// Whether all of `other` is in `self`.
-    #[must_use]
-    pub fn has(self, other: Self) -> bool {
-        other.0 != 0 && self.0 & other.0 == other.0
-    }
-
-    /// A failure shall be reported.
-    #[must_use]
-    pub fn wants_failure(self) -> bool {
-        self == Self::UNSAID || self.has(Self::FAILURE)
-    }
-
-    /// A delay may be reported.
-    #[must_use]
-    pub fn wants_delay(self) -> bool {
-        self == Self::UNSAID || self.has(Self::DELAY)
-    }
-
-    /// Success shall be reported.
-    #[must_use]
-    pub fn wants_success(self) -> bool {
-        self.has(Self::SUCCESS)
-    }
-}
+use crate::command::{Body, Notify, Ret};
 
 /// One recipient of an [`Envelope`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recipient {
     /// Address without angle brackets.
     pub address: Box<[u8]>,
-    /// NOTIFY.
-    pub notify: Notify,
+    /// NOTIFY, if the sender said one.
+    pub notify: Option<Notify>,
     /// ORCPT as it stands in a command: `rfc822;` and xtext.
     pub orcpt: Option<Box<[u8]>>,
 }
@@ -164,11 +85,11 @@ impl Envelope {
             out.extend_from_slice(format!(" SIZE={}", self.size).as_bytes());
         }
         match self.body {
-            Body::Binary => out.extend_from_slice(b" BODY=BINARYMIME"),
-            Body::EightBit if offers.has(Extension::EightBitMime) => {
+            Body::BinaryMime => out.extend_from_slice(b" BODY=BINARYMIME"),
+            Body::EightBitMime if offers.has(Extension::EightBitMime) => {
                 out.extend_from_slice(b" BODY=8BITMIME");
             }
-            Body::EightBit | Body::SevenBit => {}
+            Body::EightBitMime | Body::SevenBit => {}
         }
         if self.needs_utf8() {
             out.extend_from_slice(b" SMTPUTF8");
@@ -176,7 +97,7 @@ impl Envelope {
         if offers.has(Extension::Dsn) {
             match self.ret {
                 Some(Ret::Full) => out.extend_from_slice(b" RET=FULL"),
-                Some(Ret::Headers) => out.extend_from_slice(b" RET=HDRS"),
+                Some(Ret::Hdrs) => out.extend_from_slice(b" RET=HDRS"),
                 None => {}
             }
             if let Some(envid) = &self.envid {
@@ -194,22 +115,8 @@ impl Envelope {
         out.extend_from_slice(&recipient.address);
         out.push(b'>');
         if offers.has(Extension::Dsn) {
-            if recipient.notify != Notify::UNSAID {
-                out.extend_from_slice(b" NOTIFY=");
-                let from = out.len();
-                for (flag, word) in [
-                    (Notify::NEVER, "NEVER"),
-                    (Notify::SUCCESS, "SUCCESS"),
-                    (Notify::FAILURE, "FAILURE"),
-                    (Notify::DELAY, "DELAY"),
-                ] {
-                    if recipient.notify.has(flag) {
-                        if out.len() > from {
-                            out.push(b',');
-                        }
-                        out.extend_from_slice(word.as_bytes());
-                    }
-                }
+            if let Some(notify) = recipient.notify {
+                write_notify(notify, out);
             }
             let utf8 = self.needs_utf8();
             if let Some(orcpt) = recipient.orcpt.as_ref().filter(|o| utf8 || o.is_ascii()) {
@@ -218,6 +125,19 @@ impl Envelope {
             }
         }
         out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn write_notify(notify: Notify, out: &mut Vec<u8>) {
+    let words = [(notify.success, "SUCCESS"), (notify.failure, "FAILURE"), (notify.delay, "DELAY")];
+    let mut before = " NOTIFY=";
+    for (_, word) in words.iter().filter(|(said, _)| *said) {
+        out.extend_from_slice(before.as_bytes());
+        out.extend_from_slice(word.as_bytes());
+        before = ",";
+    }
+    if notify == Notify::NEVER {
+        out.extend_from_slice(b" NOTIFY=NEVER");
     }
 }
 
@@ -284,11 +204,15 @@ mod tests {
     }
 
     #[test]
-    fn notify_never_stands_alone() {
-        let both = Notify::NEVER.and(Notify::FAILURE);
-        assert_eq!(both, Notify::NEVER);
-        assert!(!both.wants_failure() && !both.wants_delay() && !both.wants_success());
-        assert!(Notify::UNSAID.wants_failure() && Notify::UNSAID.wants_delay());
-        assert!(!Notify::SUCCESS.wants_failure() && Notify::SUCCESS.wants_success());
+    fn notify_as_a_parameter() {
+        let (success, failure, delay) = (true, false, true);
+        for (notify, want) in [
+            (Notify { success, failure, delay }, " NOTIFY=SUCCESS,DELAY"),
+            (Notify::NEVER, " NOTIFY=NEVER"),
+        ] {
+            let mut out = Vec::new();
+            write_notify(notify, &mut out);
+            assert_eq!(out, want.as_bytes());
+        }
     }
 }

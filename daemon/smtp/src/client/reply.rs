@@ -12,12 +12,9 @@ use std::fmt;
 use memchr::memchr;
 
 use super::limits::{REPLY_LINE_MAX, REPLY_LINES_MAX, REPLY_TEXT_MAX};
+use crate::reply::Enhanced;
 
-/// An enhanced status code (RFC 3463): class, subject, detail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Status(pub u8, pub u16, pub u16);
-
-impl fmt::Display for Status {
+impl fmt::Display for Enhanced {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}.{}", self.0, self.1, self.2)
     }
@@ -28,9 +25,9 @@ impl fmt::Display for Status {
 pub struct Reply {
     /// 200 to 599.
     pub code: u16,
-    /// The enhanced status code, when its class agrees with `code`.
-    pub status: Option<Status>,
-    /// All lines, joined by a space, without the status code; no control characters.
+    /// The enhanced code, when its class agrees with `code`.
+    pub enhanced: Option<Enhanced>,
+    /// All lines, joined by a space, without the enhanced code; no control characters.
     pub text: Box<str>,
 }
 
@@ -57,8 +54,8 @@ impl Reply {
 impl fmt::Display for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.code)?;
-        if let Some(status) = self.status {
-            write!(f, " {status}")?;
+        if let Some(enhanced) = self.enhanced {
+            write!(f, " {enhanced}")?;
         }
         if !self.text.is_empty() {
             write!(f, " {}", self.text)?;
@@ -116,7 +113,7 @@ pub(super) struct Parser {
     code: u16,
     lines: usize,
     text: Vec<u8>,
-    status: Option<Status>,
+    enhanced: Option<Enhanced>,
 }
 
 impl Parser {
@@ -164,14 +161,14 @@ impl Parser {
             return Err(Malformed::TooManyLines);
         }
         self.code = code;
-        let (status, rest) = enhanced(code, text);
+        let (enhanced, rest) = split_enhanced(code, text);
         if self.lines == 1 {
-            self.status = status;
+            self.enhanced = enhanced;
         } else if !rest.is_empty() && !self.text.is_empty() && self.text.len() < REPLY_TEXT_MAX {
             self.text.push(b' ');
         }
-        // A status that repeats the first line's is dropped, another one is text.
-        let kept = if status == self.status { rest } else { text };
+        // A status code that repeats the first line's is dropped, another one is text.
+        let kept = if enhanced == self.enhanced { rest } else { text };
         let room = REPLY_TEXT_MAX - self.text.len().min(REPLY_TEXT_MAX);
         self.text.extend_from_slice(&kept[..kept.len().min(room)]);
         self.lent = true;
@@ -180,10 +177,13 @@ impl Parser {
 
     /// The reply whose last line was just seen; the parser starts the next one.
     pub(super) fn finish(&mut self) -> Reply {
-        let reply =
-            Reply { code: self.code, status: self.status, text: clean(&self.text, REPLY_TEXT_MAX) };
+        let reply = Reply {
+            code: self.code,
+            enhanced: self.enhanced,
+            text: clean(&self.text, REPLY_TEXT_MAX),
+        };
         self.lines = 0;
-        self.status = None;
+        self.enhanced = None;
         self.text.clear();
         self.text.shrink_to(0);
         reply
@@ -206,19 +206,19 @@ fn split(line: &[u8]) -> Result<(u16, bool, &[u8]), Malformed> {
 }
 
 /// The enhanced status code at the front of `text` if it belongs to `code`, and what follows it.
-fn enhanced(code: u16, text: &[u8]) -> (Option<Status>, &[u8]) {
+fn split_enhanced(code: u16, text: &[u8]) -> (Option<Enhanced>, &[u8]) {
     let end = memchr(b' ', text).unwrap_or(text.len());
-    let status = parse_status(&text[..end]);
-    match status {
-        Some(status) if u16::from(status.0) == code / 100 => {
-            (Some(status), text.get(end + 1..).unwrap_or_default())
+    let enhanced = parse_enhanced(&text[..end]);
+    match enhanced {
+        Some(enhanced) if u16::from(enhanced.0) == code / 100 => {
+            (Some(enhanced), text.get(end + 1..).unwrap_or_default())
         }
         _ => (None, text),
     }
 }
 
 /// `class.subject.detail` (RFC 3463 2), nothing else.
-fn parse_status(word: &[u8]) -> Option<Status> {
+fn parse_enhanced(word: &[u8]) -> Option<Enhanced> {
     let mut parts = word.split(|c| *c == b'.').map(|part| {
         (part.len() <= 3 && !part.is_empty() && part.iter().all(u8::is_ascii_digit))
             .then(|| part.iter().fold(0, |n, d| n * 10 + u16::from(d - b'0')))
@@ -227,7 +227,7 @@ fn parse_status(word: &[u8]) -> Option<Status> {
     if parts.next().is_some() {
         return None;
     }
-    Some(Status(u8::try_from(class).ok().filter(|c| matches!(c, 2 | 4 | 5))?, subject, detail))
+    Some(Enhanced(u8::try_from(class).ok().filter(|c| matches!(c, 2 | 4 | 5))?, subject, detail))
 }
 
 /// Text of the network for people: valid UTF-8, no control characters, at most `max` octets.
@@ -272,12 +272,12 @@ mod tests {
     #[test]
     fn replies_of_one_and_many_lines() {
         let replies = all(b"250-2.1.5 one\r\n250-2.1.5 two\r\n250 2.1.5 three\r\n250\r\n").unwrap();
-        assert_eq!(replies[0].status, Some(Status(2, 1, 5)));
+        assert_eq!(replies[0].enhanced, Some(Enhanced(2, 1, 5)));
         assert_eq!(&*replies[0].text, "one two three");
         assert_eq!(replies[0].to_string(), "250 2.1.5 one two three");
         assert_eq!(replies[1].to_string(), "250");
         let other = all(b"550 2.1.5 no\r\n").unwrap();
-        assert_eq!((other[0].status, &*other[0].text), (None, "2.1.5 no"));
+        assert_eq!((other[0].enhanced, &*other[0].text), (None, "2.1.5 no"));
         assert_eq!(&*all(b"571 no\r\n").unwrap()[0].text, "no");
     }
 

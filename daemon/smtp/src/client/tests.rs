@@ -10,6 +10,7 @@ mod random;
 use std::sync::Arc;
 
 use super::*;
+use crate::command::{Body, Notify, Ret};
 
 const SECOND: u64 = 1_000_000;
 /// What `! fill` feeds, in a run that scripts do not repeat.
@@ -61,26 +62,26 @@ fn failure(f: &Failure) -> String {
 fn envelope(words: &[&str]) -> Envelope {
     let recipients = words[1].split(',').map(|a| Recipient {
         address: a.as_bytes().into(),
-        notify: if words.contains(&"dsn") {
-            Notify::SUCCESS.and(Notify::DELAY)
-        } else {
-            Notify::UNSAID
-        },
+        notify: words.contains(&"dsn").then_some(Notify {
+            success: true,
+            failure: false,
+            delay: true,
+        }),
         orcpt: words.contains(&"dsn").then(|| format!("rfc822;{a}").into_bytes().into()),
     });
     let size = words.iter().find_map(|w| w.strip_prefix("size=")?.parse().ok()).unwrap_or(9);
     Envelope {
         sender: words[0].trim_matches('-').as_bytes().into(),
         body: if words.contains(&"8bit") {
-            Body::EightBit
+            Body::EightBitMime
         } else if words.contains(&"binary") {
-            Body::Binary
+            Body::BinaryMime
         } else {
             Body::SevenBit
         },
         size,
         smtputf8: words.contains(&"utf8"),
-        ret: words.contains(&"dsn").then_some(Ret::Headers),
+        ret: words.contains(&"dsn").then_some(Ret::Hdrs),
         envid: words.contains(&"dsn").then(|| b"id+2B1".as_slice().into()),
         recipients: recipients.collect(),
     }

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use super::envelope::{Body, Envelope};
+use super::envelope::Envelope;
 use super::limits::{CHUNK_OCTETS, COMMANDS_AHEAD};
 use super::machine::{Client, Command, State};
 use super::offers::Extension;
 use super::outcome::{Class, Event, Outcome, Refusal, Stage};
-use super::reply::{Reply, Status};
+use super::reply::Reply;
 use super::settings::EightBit;
 use super::stuff::LineState;
+use crate::command::Body;
+use crate::reply::Enhanced;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -110,7 +112,7 @@ impl Client {
             return;
         }
         // A message of one chunk gains by BDAT; a longer one would wait a round trip for each.
-        let short = envelope.size <= CHUNK_OCTETS as u64 || envelope.body == Body::Binary;
+        let short = envelope.size <= CHUNK_OCTETS as u64 || envelope.body == Body::BinaryMime;
         let bdat = short && self.settings.chunking && self.offers.has(Extension::Chunking);
         let method = if bdat { Method::Bdat } else { Method::Data };
         self.transaction = Some(Box::new(Transaction::new(envelope, method)));
@@ -121,22 +123,22 @@ impl Client {
     /// What the message needs and the server does not offer.
     fn unfit(&self, envelope: &Envelope) -> Option<Outcome> {
         let offers = &self.offers;
-        let refuse = |code, status, text: &str| {
-            let reply = Reply { code, status: Some(status), text: text.into() };
+        let refuse = |code, enhanced, text: &str| {
+            let reply = Reply { code, enhanced: Some(enhanced), text: text.into() };
             let refusal = Refusal { stage: Stage::Offer, reply, too_many: false };
             Some(Outcome::PermFail(Arc::new(refusal)))
         };
         if envelope.needs_utf8() && !offers.has(Extension::SmtpUtf8) {
-            return refuse(550, Status(5, 6, 7), "the next hop does not offer SMTPUTF8");
+            return refuse(550, Enhanced(5, 6, 7), "the next hop does not offer SMTPUTF8");
         }
         let binary = offers.has(Extension::BinaryMime) && offers.has(Extension::Chunking);
-        if envelope.body == Body::Binary && !(binary && self.settings.chunking) {
-            return refuse(554, Status(5, 6, 1), "the next hop does not offer BINARYMIME");
+        if envelope.body == Body::BinaryMime && !(binary && self.settings.chunking) {
+            return refuse(554, Enhanced(5, 6, 1), "the next hop does not offer BINARYMIME");
         }
         if offers.size_max != 0 && envelope.size > offers.size_max {
-            return refuse(552, Status(5, 3, 4), "the message is larger than the next hop takes");
+            return refuse(552, Enhanced(5, 3, 4), "the message is larger than the next hop takes");
         }
-        let lacking = envelope.body == Body::EightBit && !offers.has(Extension::EightBitMime);
+        let lacking = envelope.body == Body::EightBitMime && !offers.has(Extension::EightBitMime);
         (lacking && self.settings.eight_bit == EightBit::Report)
             .then_some(Outcome::NeedsExtension(Extension::EightBitMime))
     }
@@ -236,7 +238,7 @@ impl Client {
         }
         t.recipients[index] = Progress::Decided;
         let counted = matches!(reply.code, 452 | 552)
-            && matches!(reply.status, None | Some(Status(4 | 5, 5, 3)));
+            && matches!(reply.enhanced, None | Some(Enhanced(4 | 5, 5, 3)));
         let too_many = counted && t.accepted > 0;
         self.refuse(vec![index], Stage::Rcpt, reply, too_many);
     }
