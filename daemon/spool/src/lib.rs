@@ -1,1 +1,23 @@
 //! The durable log: a message answered 250 is never lost.
+
+pub mod limits;
+
+pub mod bytes;
+pub mod id;
+pub mod ledger;
+
+pub mod segment;
+pub mod superblock;
+
+pub mod record;
+
+pub mod batch;
+pub mod edits;
+pub mod message;
+
+pub mod index;
+pub mod live;
+
+pub mod disk;
+
+pub mod file;

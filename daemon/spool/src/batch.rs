@@ -1,0 +1,215 @@
+//! A batch: what one write makes durable.
+//!
+//! *Guarantees*: a batch is whole or not there. The header's checksum covers the header, the
+//! payload checksum covers the record headers, and each record header covers its record: every
+//! byte is summed once. The header names the place and checksum of the batch before it.
+//!
+//! *Limits*: 4 KiB aligned, at most `BATCH_BYTES_MAX`.
+
+use crate::bytes::{Malformed, Reader, index, len32, round_up};
+use crate::ledger::{LEDGER_BYTES, Ledger};
+use crate::limits::{BATCH_BYTES_MAX, BATCH_HEADER, BLOCK, RECORD_ALIGN, RECORD_HEADER};
+use crate::record::RecordHeader;
+use crate::segment::SegmentRef;
+
+/// First bytes of a batch.
+pub const MAGIC: [u8; 8] = *b"RPBATCH1";
+const CRC_AT: usize = BATCH_HEADER - 4;
+const BODY: usize =
+    8 + 16 + 8 + 4 + 4 + 2 + 2 + 8 + 8 + 4 + 4 + 4 + 4 + 4 + 4 + 8 + 8 + LEDGER_BYTES + 8 + 4;
+const _: () = assert!(BODY == 184 && BODY <= CRC_AT);
+
+/// Header of a batch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BatchHeader {
+    /// The log.
+    pub log: u128,
+    /// Epoch of the segment it stands in.
+    pub epoch: u64,
+    /// The segment it stands in.
+    pub segment: SegmentRef,
+    /// Run that wrote it.
+    pub run: u32,
+    /// Core that wrote it.
+    pub core: u16,
+    /// How often it was written elsewhere before, after an error.
+    pub attempt: u16,
+    /// Its number: 1, 2, 3 ... in this run of this core, over all segments.
+    pub seq: u64,
+    /// Every batch up to this number was durable when this one was made.
+    pub durable_through: u64,
+    /// Bytes with header and padding.
+    pub bytes: u32,
+    /// Records in it.
+    pub records: u32,
+    /// Checksum of the header of batch `seq - 1`; 0 for the first.
+    pub previous_crc: u32,
+    /// Segment of batch `seq - 1`.
+    pub previous_segment: SegmentRef,
+    /// Its offset there, in blocks.
+    pub previous_block: u32,
+    /// Segment in which a failed attempt at this batch may stand.
+    pub stale_segment: SegmentRef,
+    /// Epoch of `previous_segment`.
+    pub previous_epoch: u64,
+    /// Epoch of `stale_segment`.
+    pub stale_epoch: u64,
+    /// The ledger with this batch, as change since the start of the run.
+    pub ledger: Ledger,
+    /// Wall time when it was made.
+    pub wall_us: u64,
+    /// Checksum over the record headers.
+    pub payload_crc: u32,
+}
+
+impl BatchHeader {
+    /// Writes the header into the first bytes of the batch and returns its checksum.
+    ///
+    /// # Panics
+    /// When `out` is shorter than a header.
+    pub fn encode(&self, out: &mut [u8]) -> u32 {
+        let mut b = Vec::with_capacity(BATCH_HEADER);
+        b.extend_from_slice(&MAGIC);
+        b.extend_from_slice(&self.log.to_le_bytes());
+        b.extend_from_slice(&self.epoch.to_le_bytes());
+        b.extend_from_slice(&self.segment.0.to_le_bytes());
+        b.extend_from_slice(&self.run.to_le_bytes());
+        b.extend_from_slice(&self.core.to_le_bytes());
+        b.extend_from_slice(&self.attempt.to_le_bytes());
+        b.extend_from_slice(&self.seq.to_le_bytes());
+        b.extend_from_slice(&self.durable_through.to_le_bytes());
+        for v in [
+            self.bytes,
+            self.records,
+            self.previous_crc,
+            self.previous_segment.0,
+            self.previous_block,
+            self.stale_segment.0,
+        ] {
+            b.extend_from_slice(&v.to_le_bytes());
+        }
+        b.extend_from_slice(&self.previous_epoch.to_le_bytes());
+        b.extend_from_slice(&self.stale_epoch.to_le_bytes());
+        b.extend_from_slice(&self.ledger.to_bytes());
+        b.extend_from_slice(&self.wall_us.to_le_bytes());
+        b.extend_from_slice(&self.payload_crc.to_le_bytes());
+        b.resize(CRC_AT, 0);
+        let crc = crc32c::crc32c(&b);
+        b.extend_from_slice(&crc.to_le_bytes());
+        out[..BATCH_HEADER].copy_from_slice(&b);
+        crc
+    }
+
+    /// Reads a header; `None` when the bytes are no batch header.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<(Self, u32)> {
+        let head = bytes.get(..BATCH_HEADER)?;
+        if head[..8] != MAGIC {
+            return None;
+        }
+        let crc = u32::from_le_bytes(head[CRC_AT..].try_into().ok()?);
+        if crc32c::crc32c(&head[..CRC_AT]) != crc {
+            return None;
+        }
+        let header = Self::read(&mut Reader::new(&head[8..])).ok()?;
+        let size = index(header.bytes);
+        let sane = size.is_multiple_of(BLOCK) && (BLOCK..=BATCH_BYTES_MAX).contains(&size);
+        sane.then_some((header, crc))
+    }
+
+    fn read(r: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(Self {
+            log: r.u128()?,
+            epoch: r.u64()?,
+            segment: SegmentRef(r.u32()?),
+            run: r.u32()?,
+            core: r.u16()?,
+            attempt: r.u16()?,
+            seq: r.u64()?,
+            durable_through: r.u64()?,
+            bytes: r.u32()?,
+            records: r.u32()?,
+            previous_crc: r.u32()?,
+            previous_segment: SegmentRef(r.u32()?),
+            previous_block: r.u32()?,
+            stale_segment: SegmentRef(r.u32()?),
+            previous_epoch: r.u64()?,
+            stale_epoch: r.u64()?,
+            ledger: Ledger::read(r)?,
+            wall_us: r.u64()?,
+            payload_crc: r.u32()?,
+        })
+    }
+}
+
+/// Walks the records of a batch.
+#[derive(Clone, Debug)]
+pub struct Records<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    left: u32,
+}
+
+/// One record as it stands in its batch.
+#[derive(Clone, Copy, Debug)]
+pub struct RecordView<'a> {
+    /// Its header.
+    pub header: RecordHeader,
+    /// Offset in the batch of the record header.
+    pub offset: u32,
+    /// The bytes behind the header.
+    pub body: &'a [u8],
+    /// Header and body.
+    pub whole: &'a [u8],
+}
+
+impl<'a> Records<'a> {
+    /// `batch` begins with its header.
+    #[must_use]
+    pub fn new(batch: &'a [u8], header: &BatchHeader) -> Self {
+        let end = index(header.bytes).min(batch.len());
+        Self { bytes: &batch[..end], at: BATCH_HEADER, left: header.records }
+    }
+}
+
+impl<'a> Iterator for Records<'a> {
+    /// `Err` once when the walk leaves the batch.
+    type Item = Result<RecordView<'a>, Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        let view = view(self.bytes, self.at);
+        match &view {
+            Ok(v) => self.at = round_up(self.at + v.whole.len(), RECORD_ALIGN),
+            Err(_) => self.left = 0,
+        }
+        Some(view)
+    }
+}
+
+fn view(bytes: &[u8], at: usize) -> Result<RecordView<'_>, Malformed> {
+    let rest = bytes.get(at..).ok_or(Malformed)?;
+    let header = RecordHeader::decode(rest).ok_or(Malformed)?;
+    let whole = rest.get(..RECORD_HEADER + index(header.length)).ok_or(Malformed)?;
+    Ok(RecordView { header, offset: len32(at), body: &whole[RECORD_HEADER..], whole })
+}
+
+/// The payload checksum: over all record headers, which cover their records.
+///
+/// # Errors
+/// When the records do not fill the batch as the header says.
+pub fn payload_crc(batch: &[u8], header: &BatchHeader) -> Result<u32, Malformed> {
+    let mut crc = 0;
+    for record in Records::new(batch, header) {
+        crc = crc32c::crc32c_append(crc, &record?.whole[..RECORD_HEADER]);
+    }
+    Ok(crc)
+}
+
+/// True when header, record headers and every record agree with their checksums.
+#[must_use]
+pub fn is_whole(batch: &[u8], header: &BatchHeader) -> bool {
+    batch.len() >= index(header.bytes)
+        && payload_crc(batch, header) == Ok(header.payload_crc)
+        && Records::new(batch, header).all(|r| r.is_ok_and(|r| r.header.covers(r.body)))
+}

@@ -1,0 +1,368 @@
+//! The footer of a sealed segment: what stands in it, so that nobody has to read it all.
+//!
+//! *Guarantees*: written only when every batch of the segment is durable. It is a help, not the
+//! truth: one that does not check is not used, and the segment is read instead.
+//!
+//! *Limits*: `FOOTER_BYTES_MAX`.
+
+use crate::bytes::{
+    Malformed, Reader, index, len32, number, put_field, put_number, put_some, round_up, small,
+};
+use crate::id::TransactionId;
+use crate::ledger::{LEDGER_BYTES, Ledger};
+use crate::limits::{BLOCK, FOOTER_BYTES_MAX, RECORD_HEADER};
+use crate::message::{Envelope, MessageHead};
+use crate::record::{ChunkHead, RecipientState, RecordKind, count16, encode_record, read_id};
+use crate::segment::SegmentRef;
+
+/// What the log keeps in memory of a message, and the footer on disk.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Summary {
+    /// The message.
+    pub id: TransactionId,
+    /// Offset of its MSG in the segment.
+    pub offset: u32,
+    /// Bytes of the record with its header.
+    pub length: u32,
+    /// Octets of header section and body.
+    pub octets: u64,
+    /// Recipients.
+    pub recipients: u16,
+    /// Which copy.
+    pub copy: u16,
+    /// Chunks before it.
+    pub chunks: u32,
+    /// Bits of `message::flags`.
+    pub flags: u32,
+    /// Wall time of receipt.
+    pub received_wall_us: u64,
+    /// Wall time of expiry, or 0.
+    pub expiry_wall_us: u64,
+    /// Wall time of the next try, or 0.
+    pub next_wall_us: u64,
+    /// Tries so far (the most of any recipient).
+    pub tries: u16,
+    /// Fallback tier (the highest of any recipient).
+    pub tier: u8,
+    /// One bit per recipient that needs work: the first 64.
+    pub pending: u64,
+    /// The others.
+    pub pending_more: Vec<u64>,
+}
+
+impl Summary {
+    /// Of a message as it is written. Place and length are filled in later.
+    #[must_use]
+    pub fn of(envelope: &Envelope, head: &MessageHead) -> Self {
+        let mut summary = Self {
+            id: envelope.id,
+            octets: u64::from(head.header) + head.body,
+            recipients: count16(envelope.recipients.len()),
+            copy: head.copy,
+            chunks: head.chunks,
+            flags: envelope.flags,
+            received_wall_us: envelope.received_wall_us,
+            expiry_wall_us: envelope.expiry_wall_us,
+            next_wall_us: envelope.next_wall_us,
+            ..Self::default()
+        };
+        for (i, recipient) in envelope.recipients.iter().enumerate() {
+            summary.tries = summary.tries.max(recipient.tries);
+            summary.tier = summary.tier.max(recipient.tier);
+            if recipient.state == RecipientState::Held {
+                summary.flags |= crate::message::flags::HELD;
+            }
+            if !recipient.state.is_final() {
+                summary.set_pending(i);
+            }
+        }
+        summary
+    }
+
+    fn set_pending(&mut self, i: usize) {
+        if i < 64 {
+            self.pending |= 1 << i;
+            return;
+        }
+        let word = i / 64 - 1;
+        if self.pending_more.len() <= word {
+            self.pending_more.resize(word + 1, 0);
+        }
+        self.pending_more[word] |= 1 << (i % 64);
+    }
+
+    fn all_pending(recipients: u16) -> Self {
+        let mut all = Self::default();
+        for i in 0..usize::from(recipients) {
+            all.set_pending(i);
+        }
+        all
+    }
+
+    /// The footer's record.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut b = Vec::with_capacity(64);
+        put_field(&mut b, 1, &self.id.to_bytes());
+        put_number(&mut b, 2, u64::from(self.offset));
+        put_number(&mut b, 3, u64::from(self.length));
+        put_number(&mut b, 4, self.octets);
+        put_number(&mut b, 5, u64::from(self.recipients));
+        put_number(&mut b, 6, u64::from(self.copy));
+        put_number(&mut b, 7, u64::from(self.chunks));
+        put_number(&mut b, 8, u64::from(self.flags));
+        put_number(&mut b, 9, self.received_wall_us);
+        put_number(&mut b, 10, self.expiry_wall_us);
+        put_number(&mut b, 11, self.next_wall_us);
+        put_number(&mut b, 12, u64::from(self.tries));
+        put_number(&mut b, 13, u64::from(self.tier));
+        let all = Self::all_pending(self.recipients);
+        if (self.pending, &self.pending_more) != (all.pending, &all.pending_more) {
+            put_some(&mut b, 14, Some(self.pending));
+            for word in &self.pending_more {
+                put_some(&mut b, 15, Some(*word));
+            }
+        }
+        encode_record(RecordKind::IndexMessage, &b)
+    }
+
+    /// Reads the footer's record.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn decode(body: &[u8]) -> Result<Self, Malformed> {
+        let mut s = Self::default();
+        let mut all = true;
+        let mut r = Reader::new(body);
+        while !r.is_empty() {
+            let (field, v) = r.field()?;
+            match field {
+                1 => s.id = read_id(v)?,
+                2 => s.offset = small(v)?,
+                3 => s.length = small(v)?,
+                4 => s.octets = number(v)?,
+                5 => s.recipients = small(v)?,
+                6 => s.copy = small(v)?,
+                7 => s.chunks = small(v)?,
+                8 => s.flags = small(v)?,
+                9 => s.received_wall_us = number(v)?,
+                10 => s.expiry_wall_us = number(v)?,
+                11 => s.next_wall_us = number(v)?,
+                12 => s.tries = small(v)?,
+                13 => s.tier = small(v)?,
+                14 => {
+                    s.pending = number(v)?;
+                    all = false;
+                }
+                15 => s.pending_more.push(number(v)?),
+                _ => {}
+            }
+        }
+        if all {
+            let all = Self::all_pending(s.recipients);
+            (s.pending, s.pending_more) = (all.pending, all.pending_more);
+        }
+        Ok(s)
+    }
+}
+
+/// Footer record: the records behind it stand in this batch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct IndexBatch {
+    /// Its number.
+    pub seq: u64,
+    /// Its offset in the segment.
+    pub offset: u32,
+    /// Segment where a failed attempt may stand.
+    pub stale_segment: SegmentRef,
+    /// That segment's epoch.
+    pub stale_epoch: u64,
+}
+
+impl IndexBatch {
+    /// The footer's record.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut b = Vec::with_capacity(24);
+        b.extend_from_slice(&self.seq.to_le_bytes());
+        b.extend_from_slice(&self.offset.to_le_bytes());
+        b.extend_from_slice(&self.stale_segment.0.to_le_bytes());
+        b.extend_from_slice(&self.stale_epoch.to_le_bytes());
+        encode_record(RecordKind::IndexBatch, &b)
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// When it is too short.
+    pub fn decode(body: &[u8]) -> Result<Self, Malformed> {
+        let mut r = Reader::new(body);
+        Ok(Self {
+            seq: r.u64()?,
+            offset: r.u32()?,
+            stale_segment: SegmentRef(r.u32()?),
+            stale_epoch: r.u64()?,
+        })
+    }
+}
+
+/// Footer record: a chunk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct IndexChunk {
+    /// Whose, and which part.
+    pub head: ChunkHead,
+    /// Offset of the record in the segment.
+    pub offset: u32,
+    /// Its bytes with header.
+    pub length: u32,
+}
+
+impl IndexChunk {
+    /// The footer's record.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut b = self.head.to_bytes().to_vec();
+        b.extend_from_slice(&self.offset.to_le_bytes());
+        b.extend_from_slice(&self.length.to_le_bytes());
+        encode_record(RecordKind::IndexChunk, &b)
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// When it is too short.
+    pub fn decode(body: &[u8]) -> Result<Self, Malformed> {
+        let (head, rest) = ChunkHead::split(body)?;
+        let mut r = Reader::new(rest);
+        Ok(Self { head, offset: r.u32()?, length: r.u32()? })
+    }
+}
+
+/// First bytes of a footer's trailer.
+pub const MAGIC: [u8; 8] = *b"RPINDEX1";
+/// Bytes of the trailer, the last of the segment.
+pub const TRAILER: usize = 256;
+const CRC_AT: usize = TRAILER - 4;
+const BODY: usize = 8 + 16 + 8 + 4 + 4 + 4 + 4 + 8 + 8 + 8 + 4 + 2 + 2 + LEDGER_BYTES;
+const _: () = assert!(BODY <= CRC_AT);
+
+/// The end of a sealed segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Trailer {
+    /// The log.
+    pub log: u128,
+    /// Epoch of the segment.
+    pub epoch: u64,
+    /// The segment.
+    pub segment: SegmentRef,
+    /// Bytes of footer and trailer together: a multiple of the block.
+    pub bytes: u32,
+    /// Bytes of records at the front of the footer.
+    pub used: u32,
+    /// Checksum of those.
+    pub records_crc: u32,
+    /// First batch in the segment; 0 for none.
+    pub first_seq: u64,
+    /// Last batch in the segment; 0 for none.
+    pub last_seq: u64,
+    /// Wall time of the last batch.
+    pub wall_us: u64,
+    /// Run that wrote it.
+    pub run: u32,
+    /// Core that wrote it.
+    pub core: u16,
+    /// The ledger with the last batch, as change since the start of the run.
+    pub ledger: Ledger,
+}
+
+/// Bytes a footer with `used` bytes of records takes.
+#[must_use]
+pub fn footer_bytes(used: usize) -> usize {
+    round_up(used + TRAILER, BLOCK)
+}
+
+impl Trailer {
+    /// Footer and trailer into the front of `out`; returns the bytes to write, which end at the
+    /// segment's end.
+    ///
+    /// # Panics
+    /// When the records are more than a footer holds (the writer seals before).
+    pub fn encode(mut self, records: &[u8], out: &mut [u8]) -> usize {
+        let bytes = footer_bytes(records.len());
+        assert!(bytes <= FOOTER_BYTES_MAX, "the writer seals before the footer is full");
+        self.bytes = len32(bytes);
+        self.used = len32(records.len());
+        self.records_crc = crc32c::crc32c(records);
+        out[..records.len()].copy_from_slice(records);
+        out[records.len()..bytes].fill(0);
+        let mut b = Vec::with_capacity(TRAILER);
+        b.extend_from_slice(&MAGIC);
+        b.extend_from_slice(&self.log.to_le_bytes());
+        b.extend_from_slice(&self.epoch.to_le_bytes());
+        for v in [self.segment.0, self.bytes, self.used, self.records_crc] {
+            b.extend_from_slice(&v.to_le_bytes());
+        }
+        for v in [self.first_seq, self.last_seq, self.wall_us] {
+            b.extend_from_slice(&v.to_le_bytes());
+        }
+        b.extend_from_slice(&self.run.to_le_bytes());
+        b.extend_from_slice(&self.core.to_le_bytes());
+        b.extend_from_slice(&0u16.to_le_bytes());
+        b.extend_from_slice(&self.ledger.to_bytes());
+        b.resize(CRC_AT, 0);
+        let crc = crc32c::crc32c(&b);
+        b.extend_from_slice(&crc.to_le_bytes());
+        out[bytes - TRAILER..bytes].copy_from_slice(&b);
+        bytes
+    }
+
+    /// Reads the last `TRAILER` bytes of a segment; `None` when they are no trailer.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let b = bytes.get(bytes.len().checked_sub(TRAILER)?..)?;
+        let crc = u32::from_le_bytes(b[CRC_AT..].try_into().ok()?);
+        if b[..8] != MAGIC || crc32c::crc32c(&b[..CRC_AT]) != crc {
+            return None;
+        }
+        let t = Self::read(&mut Reader::new(&b[8..])).ok()?;
+        let size = index(t.bytes);
+        let sane = size.is_multiple_of(BLOCK)
+            && size <= FOOTER_BYTES_MAX
+            && index(t.used).checked_add(TRAILER).is_some_and(|n| n <= size);
+        sane.then_some(t)
+    }
+
+    fn read(r: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(Self {
+            log: r.u128()?,
+            epoch: r.u64()?,
+            segment: SegmentRef(r.u32()?),
+            bytes: r.u32()?,
+            used: r.u32()?,
+            records_crc: r.u32()?,
+            first_seq: r.u64()?,
+            last_seq: r.u64()?,
+            wall_us: r.u64()?,
+            run: r.u32()?,
+            core: {
+                let core = r.u16()?;
+                r.u16()?;
+                core
+            },
+            ledger: Ledger::read(r)?,
+        })
+    }
+
+    /// The records of the footer (`footer` is all of it) when they check.
+    #[must_use]
+    pub fn records<'a>(&self, footer: &'a [u8]) -> Option<&'a [u8]> {
+        let records = footer.get(..index(self.used))?;
+        (crc32c::crc32c(records) == self.records_crc).then_some(records)
+    }
+}
+
+/// Upper bound of what a message adds to a footer.
+#[must_use]
+pub fn summary_bytes_max(recipients: usize) -> usize {
+    RECORD_HEADER + 128 + (recipients / 64 + 1) * 10
+}
