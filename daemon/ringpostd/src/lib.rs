@@ -8,3 +8,5 @@ pub mod limits;
 pub mod config;
 
 pub mod tls;
+
+pub mod dns;
