@@ -20,8 +20,8 @@ pub use parameters::{Body, MailParameters, Notify, RcptParameters, Ret};
 pub struct Offers {
     /// PIPELINING (RFC 2920).
     pub pipelining: bool,
-    /// SIZE (RFC 1870): octets of the largest message; 0 announces no limit and sets none.
-    pub size: u64,
+    /// SIZE (RFC 1870): octets of the largest message; 0 says there is no fixed limit.
+    pub size: Option<u64>,
     /// 8BITMIME (RFC 6152).
     pub eight_bit_mime: bool,
     /// CHUNKING (RFC 3030).
@@ -38,6 +38,39 @@ pub struct Offers {
     pub limits: bool,
     /// STARTTLS (RFC 3207); never announced inside TLS.
     pub starttls: bool,
+}
+
+impl Offers {
+    /// HELO: no extension at all.
+    pub const NONE: Self = Self {
+        pipelining: false,
+        size: None,
+        eight_bit_mime: false,
+        chunking: false,
+        binary_mime: false,
+        smtputf8: false,
+        enhanced_status_codes: false,
+        dsn: false,
+        limits: false,
+        starttls: false,
+    };
+
+    /// Everything this crate knows.
+    #[must_use]
+    pub const fn all(size: u64) -> Self {
+        Self {
+            pipelining: true,
+            size: Some(size),
+            eight_bit_mime: true,
+            chunking: true,
+            binary_mime: true,
+            smtputf8: true,
+            enhanced_status_codes: true,
+            dsn: true,
+            limits: true,
+            starttls: true,
+        }
+    }
 }
 
 /// What a client calls itself.
@@ -310,18 +343,7 @@ pub(crate) fn decimal(text: &[u8]) -> Option<u64> {
 mod tests {
     use super::*;
 
-    pub(super) const ALL: Offers = Offers {
-        pipelining: true,
-        size: 1000,
-        eight_bit_mime: true,
-        chunking: true,
-        binary_mime: true,
-        smtputf8: true,
-        enhanced_status_codes: true,
-        dsn: true,
-        limits: true,
-        starttls: true,
-    };
+    pub(super) const ALL: Offers = Offers::all(1000);
 
     fn parse(line: &str) -> Result<Command<'_>, Wrong> {
         Command::parse(line.as_bytes(), &ALL, false)

@@ -10,8 +10,6 @@
 //!
 //! *Not here*: limits on what was seen (the server's), digests, MIME.
 
-use crate::limits::TEXT_LINE_MAX;
-
 /// What to do with a CR or LF in content that is not part of a CRLF.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum BareNewline {
@@ -434,11 +432,10 @@ impl Scanner {
         if self.paused() { Event::NotNow } else { Event::More }
     }
 
-    /// Whether a line is over 998 octets, the one under way included.
+    /// Octets of the longest line so far, the one under way included.
     #[must_use]
-    pub fn line_is_long(&self) -> bool {
-        let binary_body = self.framing == Framing::Binary && !self.in_header;
-        self.facts.line_longest.max(if binary_body { 0 } else { self.line }) > TEXT_LINE_MAX as u64
+    pub fn line_longest(&self) -> u64 {
+        self.facts.line_longest.max(self.line)
     }
 }
 

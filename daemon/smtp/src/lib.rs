@@ -21,3 +21,7 @@ pub mod data;
 pub mod trace;
 
 pub mod server;
+
+pub mod client;
+
+pub mod dsn;

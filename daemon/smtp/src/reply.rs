@@ -173,6 +173,14 @@ impl Reply {
         Self { code, enhanced: None, text }
     }
 
+    /// The reply as bytes of a text, for those who refuse before a machine exists.
+    #[must_use]
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.text.len() + 20);
+        self.write(&mut out);
+        out
+    }
+
     /// Appends the reply without an id.
     pub fn write(&self, out: &mut Vec<u8>) {
         head(out, self.code, false, self.enhanced);
@@ -351,7 +359,7 @@ replies! {
     /// [`crate::limits::HEADER_MAX`].
     HEADER_LARGE = new(552, Enhanced(5, 3, 4), "message header too large");
     /// [`crate::limits::TEXT_LINE_MAX`].
-    TEXT_LINE = new(554, Enhanced(5, 6, 0), "line over 998 octets");
+    TEXT_LINE = new(554, Enhanced(5, 6, 0), "line in the message too long");
     /// [`crate::limits::RECEIVED_MAX`] (RFC 5321 6.3).
     LOOP = new(554, Enhanced(5, 4, 6), "too many Received lines, this is a loop");
     /// NUL where it may not be.

@@ -112,10 +112,10 @@ impl<'a> MailParameters<'a> {
         seen: &mut u8,
     ) -> Result<(), Wrong> {
         let is = |name: &[u8]| key.eq_ignore_ascii_case(name);
-        if is(b"SIZE") {
+        if let (true, Some(limit)) = (is(b"SIZE"), offers.size) {
             once(seen, 1)?;
             let size = value.and_then(decimal).ok_or(BAD)?;
-            if offers.size != 0 && size > offers.size {
+            if limit != 0 && size > limit {
                 return Err(Wrong::Reply(&reply::SIZE));
             }
             self.size = Some(size);
