@@ -15,10 +15,11 @@ use super::keys::{
     MetricsConfig, PolicyConfig, Proxy, RetryConfig, RouteHost, RouteTls, SpoolConfig, TimeoutsIn,
     TlsVersion,
 };
+use super::names::{Host, HostName, RouteDomain, Word};
 use super::raw::{Raw, RawRoute};
 use super::recipients::Recipients;
 use super::section::{Notes, Places, Read};
-use super::value::{Host, HostName, RouteDomain, Word};
+
 use super::{Config, Files};
 use crate::limits;
 

@@ -50,7 +50,7 @@ fn value_text(key: &Key) -> String {
     let bounds = (key.bounds_text)(&key.bounds);
     let bounds = if key.bounds == super::value::FREE { String::new() } else { bounds };
     match bounds.is_empty() {
-        true => key.kind.to_owned(),
+        true => key.kind.trim_end_matches(';').to_owned(),
         false => format!("{}; {bounds}", key.kind),
     }
 }

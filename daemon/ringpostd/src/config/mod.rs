@@ -1,8 +1,8 @@
 //! The config file: TOML text to checked, immutable parts, of which each module receives its own.
 //!
 //! *Guarantees.* A config is taken whole or not at all. Unknown keys, values out of bounds and
-//! keys that contradict each other refuse it, all at once, each with file, line, column and what to
-//! write. Every key is written once, in `keys`; parser, messages and `docs/config.md` read it there.
+//! keys that contradict each other refuse it, all at once, each with file, line, column and what
+//! to write. Every key is written once, in `keys`; parser, messages and docs read it there.
 //! *Limits.* 1 MiB of text, 50 problems reported, 10,000 entries a list.
 //! *Failure.* [`Problems`], for the operator's eye; the daemon keeps the config it had.
 //! *Not here.* Whether a certificate fits its key (`tls`), or a place is good for a spool (`spool`).
@@ -10,6 +10,7 @@
 mod check;
 mod docs;
 mod keys;
+mod names;
 mod network;
 mod problem;
 mod raw;
@@ -30,10 +31,11 @@ pub use keys::{
     PolicyConfig, Proxy, ResolverConfig, RetryConfig, RouteHost, RouteTls, SpoolConfig, TimeoutsIn,
     TimeoutsOut, TlsVersion,
 };
+pub use names::{Host, HostName, Mailbox, RouteDomain, Word};
 pub use network::{Network, NetworkError, any_contains};
 pub use problem::{Place, Problem, Problems};
 pub use recipients::{Recipients, Standing};
-pub use value::{Cores, Host, HostName, Mailbox, Rate, RouteDomain, Seconds, Size, Word};
+pub use value::{Cores, Rate, Seconds, Size};
 
 use crate::limits;
 

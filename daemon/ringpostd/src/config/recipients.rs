@@ -1,7 +1,7 @@
 //! The recipients a node takes mail for, read from a file and asked at RCPT.
 //!
 //! *Guarantees.* Domains are compared without regard to case, local parts as well (ASCII letters).
-//! *Limits.* About the file's size in memory and 6 octets an entry: one arena, one table of offsets.
+//! *Limits.* In memory about the file's size and 6 octets an entry: an arena, a table of offsets.
 //! *Failure.* Every bad line is reported with its place.
 //! *Not here.* `postmaster`, which every site takes (`acl` knows it).
 
@@ -9,8 +9,8 @@ use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
+use super::names::HostName;
 use super::problem::{Place, Problem, Problems};
-use super::value::HostName;
 use crate::limits;
 
 /// How a recipient stands.

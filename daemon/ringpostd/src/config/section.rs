@@ -273,8 +273,12 @@ pub(super) fn below<'s>(
 
 /// The nearest of `names`, as advice; all of them if none is near.
 pub(super) fn suggestion<'n>(wrong: &str, names: impl Iterator<Item = &'n str>) -> String {
-    let mut all: Vec<&str> = names.collect();
-    all.dedup();
+    let mut all: Vec<&str> = Vec::new();
+    for name in names {
+        if !all.contains(&name) {
+            all.push(name);
+        }
+    }
     let near = all.iter().map(|name| (distance(wrong, name), *name)).min();
     match near {
         Some((far, name)) if far <= (name.len() / 3).max(2) => format!("`{name}`"),

@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 
+use crate::config::names::{Host, RouteDomain, Word};
 use crate::config::section::Default::{Optional, Required};
 use crate::config::section::{default, section};
-use crate::config::value::{FREE, Host, RouteDomain, Seconds, Word, choice, within};
+use crate::config::value::{FREE, Seconds, choice, within};
 use crate::limits;
 
 choice! {
@@ -62,7 +63,8 @@ section! {
         /// Part of each wait that is left to chance.
         jitter: f64 = default("0.1"), within(0, 900, "");
         /// Age at which mail is returned to its sender.
-        expire_s: Seconds = default("432000"), within(limits::WAIT_MS_MIN, 30 * limits::DAY_MS, "s");
+        expire_s: Seconds = default("432000"),
+            within(limits::WAIT_MS_MIN, 30 * limits::DAY_MS, "s");
         /// Age at which the sender is told of the delay; 0 is never.
         delay_warning_s: Seconds = default("14400"), within(0, 30 * limits::DAY_MS, "s");
     }

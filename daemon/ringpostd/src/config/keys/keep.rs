@@ -20,10 +20,11 @@ choice! {
 section! {
     /// The spool: a log for each core, in segments that are made once and used again.
     "spool" One Restart pub struct SpoolConfig {
-        /// Directories or block devices that hold the logs; core n uses place n modulo their number.
+        /// Directories or block devices that hold the logs; cores take turns in using them.
         places: Vec<PathBuf> = Required, FREE;
         /// Segments of each core's log.
-        segments: u32 = default("64"), within(limits::SEGMENTS_MIN, limits::SEGMENTS_MAX, "segments");
+        segments: u32 = default("64"),
+            within(limits::SEGMENTS_MIN, limits::SEGMENTS_MAX, "segments");
         /// Size of one segment.
         segment_mib: u32 = default("64"),
             within(limits::SEGMENT_MIB_MIN, limits::SEGMENT_MIB_MAX, "MiB");

@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::config::names::HostName;
 use crate::config::section::Default::{Optional, Required};
 use crate::config::section::{default, section};
-use crate::config::value::{Cores, FREE, HostName, within};
+use crate::config::value::{Cores, FREE, within};
 use crate::limits;
 
 section! {
@@ -43,7 +44,7 @@ section! {
 section! {
     /// Trust in the machine's clock.
     "clock" One Reload pub struct ClockConfig {
-        /// Whether the operator vouches for the clock, so that mail may expire although time jumped.
+        /// Whether you vouch for the clock, so that mail may expire although time jumped.
         confirmed: bool = default("false"), FREE;
     }
 }

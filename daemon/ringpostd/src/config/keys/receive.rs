@@ -3,10 +3,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use crate::config::names::{HostName, Mailbox};
 use crate::config::network::Network;
 use crate::config::section::Default::{Optional, Required};
 use crate::config::section::{default, section};
-use crate::config::value::{FREE, HostName, Mailbox, Rate, Seconds, Size, choice, within};
+use crate::config::value::{FREE, Rate, Seconds, Size, choice, within};
 use crate::limits;
 
 choice! {
@@ -118,7 +119,7 @@ section! {
     "policy" One Reload pub struct PolicyConfig {
         /// Domains whose mail is taken from anybody.
         relay_domains: Vec<HostName> = default("[]"), FREE;
-        /// File of their recipients: addresses, domains, `*@domain`, one a line, `#` begins a comment.
+        /// File of their recipients, one a line: address, domain, or `*@domain`; `#` for comments.
         recipients_file: Option<PathBuf> = Optional, FREE;
         /// Whether every recipient of the relay domains is taken, without a file.
         any_recipient: bool = default("false"), FREE;
@@ -127,7 +128,8 @@ section! {
         /// Networks whose hosts may send to every domain that has a route.
         relay_networks: Vec<Network> = default("[]"), FREE;
         /// The greatest message that is taken.
-        size_max: Size = default("\"50 MiB\""), within(limits::SIZE_MIN, limits::SIZE_MAX, "octets");
+        size_max: Size = default("\"50 MiB\""),
+            within(limits::SIZE_MIN, limits::SIZE_MAX, "octets");
         /// Recipients of one message; further ones hear 452.
         rcpt_max: u32 = default("1000"), within(limits::RCPT_MIN, limits::RCPT_MAX, "recipients");
         /// Messages of one session; further ones hear 421.
