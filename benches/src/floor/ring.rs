@@ -94,8 +94,12 @@ struct Slot {
     queued: Vec<u8>,
     want_drained: bool,
     /// Shut down the sending side once everything has left.
+    half_close: bool,
+    half_closed: bool,
+    /// Close once everything has been handed to the kernel.
     finish: bool,
-    finished: bool,
+    /// The descriptor is closed already; the slot waits for its last completions.
+    gone: bool,
     /// Peer's end has been seen, or the connection is to be dropped.
     ended: bool,
     /// Receiving is paused: the multishot receive is cancelled and not re-armed.
@@ -179,7 +183,14 @@ impl Net {
         self.slots[conn.index as usize].want_drained = true;
     }
 
-    /// Shuts down the sending side once everything appended has left.
+    /// Shuts down the sending side once everything appended has left; receiving goes on.
+    pub fn shutdown_write(&mut self, conn: Conn) {
+        self.mark(conn.index);
+        self.slots[conn.index as usize].half_close = true;
+    }
+
+    /// Sends what is appended and closes. No further call is made for the handle; what the peer
+    /// says from now on is lost.
     pub fn finish(&mut self, conn: Conn) {
         self.mark(conn.index);
         self.slots[conn.index as usize].finish = true;
@@ -262,11 +273,15 @@ impl Net {
     /// Frees a slot whose requests are all over; the descriptor is closed with the next batch.
     fn release(&mut self, index: u32) {
         let slot = &mut self.slots[index as usize];
-        self.close_later.push(slot.fd);
+        if !slot.gone {
+            self.close_later.push(slot.fd);
+        }
+        slot.gone = false;
+        slot.half_close = false;
+        slot.half_closed = false;
         slot.generation = (slot.generation + 1) & GENERATION_MASK;
         slot.open = false;
         slot.finish = false;
-        slot.finished = false;
         slot.ended = false;
         slot.paused = false;
         slot.want_drained = false;
@@ -437,7 +452,7 @@ pub fn run<H: Handler>(
     for slot in &mut net.slots {
         std::mem::forget(std::mem::take(&mut slot.sending));
         std::mem::forget(slot.address.take());
-        if slot.open {
+        if slot.open && !slot.gone {
             let _ = nix::sys::socket::shutdown(slot.fd, nix::sys::socket::Shutdown::Both);
             let _ = nix::unistd::close(slot.fd);
         }
@@ -498,10 +513,7 @@ fn submit_changes(net: &mut Net, queue: &mut Queue<'_>) -> io::Result<()> {
     }
     let mut closing = std::mem::take(&mut net.close_later);
     for &fd in &closing {
-        let entry = opcode::Close::new(Fd(fd))
-            .build()
-            .flags(squeue::Flags::SKIP_SUCCESS)
-            .user_data(user_data(OP_IGNORED, 0, 0));
+        let entry = close_request(fd);
         // SAFETY: the request points at no memory; the slot has forgotten the descriptor.
         unsafe { queue.push(&entry)? };
     }
@@ -544,11 +556,18 @@ fn submit_slot(net: &mut Net, queue: &mut Queue<'_>, index: u32) -> io::Result<(
         // heap memory, and it is leaked if the ring ends first.
         unsafe { queue.push(&entry)? };
     }
-    if slot.ended && !slot.in_flight {
-        if slot.receiving {
-            cancel(OP_RECV, slot, queue, index)?;
-        } else {
+    if slot.finish && !slot.ended && slot.queued.is_empty() {
+        close_now(slot, queue, index)?;
+        if !slot.receiving && !slot.in_flight {
             net.release(index);
+        }
+        return Ok(());
+    }
+    if slot.ended && !slot.in_flight {
+        if !slot.receiving {
+            net.release(index);
+        } else if !slot.gone {
+            cancel(OP_RECV, slot, queue, index)?;
         }
         return Ok(());
     }
@@ -564,12 +583,33 @@ fn submit_slot(net: &mut Net, queue: &mut Queue<'_>, index: u32) -> io::Result<(
         // SAFETY: the request writes only to buffers of the group, which are never unmapped.
         unsafe { queue.push(&entry)? };
     }
-    if slot.finish && !slot.finished && !slot.in_flight && slot.queued.is_empty() {
-        slot.finished = true;
+    if slot.half_close && !slot.half_closed && !slot.in_flight && slot.queued.is_empty() {
+        slot.half_closed = true;
         // A plain call: as a request it would always be sent to a kernel worker thread.
         let _ = nix::sys::socket::shutdown(slot.fd, nix::sys::socket::Shutdown::Write);
     }
     Ok(())
+}
+
+/// Closes behind the last send without waiting for it: both requests hold the file until they are
+/// done, so the end of the stream follows the last octet in any case.
+fn close_now(slot: &mut Slot, queue: &mut Queue<'_>, index: u32) -> io::Result<()> {
+    slot.ended = true;
+    slot.gone = true;
+    if slot.receiving {
+        cancel(OP_RECV, slot, queue, index)?;
+    }
+    let entry = close_request(slot.fd);
+    // SAFETY: the request points at no memory, and the descriptor is not used after it.
+    unsafe { queue.push(&entry)? };
+    Ok(())
+}
+
+fn close_request(fd: RawFd) -> squeue::Entry {
+    opcode::Close::new(Fd(fd))
+        .build()
+        .flags(squeue::Flags::SKIP_SUCCESS)
+        .user_data(user_data(OP_IGNORED, 0, 0))
 }
 
 fn cancel(op: u64, slot: &Slot, queue: &mut Queue<'_>, index: u32) -> io::Result<()> {
@@ -660,7 +700,11 @@ fn send_done<H: Handler>(entry: &cqueue::Entry, net: &mut Net, handler: &mut H, 
         handler.drained(net, conn);
     }
     let slot = &net.slots[conn.index as usize];
-    if !slot.queued.is_empty() || slot.ended || (slot.finish && !slot.finished) {
+    if !slot.queued.is_empty()
+        || slot.ended
+        || slot.finish
+        || (slot.half_close && !slot.half_closed)
+    {
         net.mark(conn.index);
     }
 }

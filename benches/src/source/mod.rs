@@ -294,7 +294,7 @@ impl<'a> Source<'a> {
         session.since = now;
         Self::send(&mut self.sessions, net, conn, b"QUIT\r\n");
         if self.options.quit_fin {
-            net.finish(conn);
+            net.shutdown_write(conn);
         }
     }
 
