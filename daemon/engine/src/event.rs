@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 /// One thing that happened. Borrowed bytes are valid during the call only.
 ///
 /// The life of an accepted connection: `Accepted`, any number of `Received`, `Drained` and
-/// `ConnTimer`, at most one of `Eof` and `Broken`, `Closed`. Of one that was made: `Connected`
+/// `ConnTimer`, at most one `Eof`, at most one `Broken`, `Closed`. Of one that was made: `Connected`
 /// first, and after a failed one only `Closed`. After `close` or `abort` only `Closed` comes.
 #[derive(Debug)]
 pub enum Event<'a, M> {

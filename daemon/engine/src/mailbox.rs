@@ -33,7 +33,9 @@ impl Bell {
 
     /// The receiver is about to look: whoever posts from now on rings again.
     pub(crate) fn answer(&self) {
-        self.rung.store(false, Ordering::SeqCst);
+        // A swap, not a store: it reads what `must_ring` wrote, so that the message put in before
+        // is seen by the look that follows.
+        self.rung.swap(false, Ordering::SeqCst);
     }
 
     pub(crate) fn fd(&self) -> i32 {

@@ -203,6 +203,11 @@ impl Ring {
         }));
     }
 
+    /// The completion queue is full and the kernel keeps more aside; the next enter brings them.
+    pub(crate) fn is_overflowing(&mut self) -> bool {
+        self.ring.submission().cq_overflow()
+    }
+
     /// Completions the kernel could not even keep aside; 0 unless it ran out of memory.
     pub(crate) fn overflow(&mut self) -> u32 {
         self.ring.completion().overflow()

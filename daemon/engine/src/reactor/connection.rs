@@ -451,8 +451,9 @@ impl<M: Send> Core<M> {
                 self.held_bytes -= held.len() - at;
                 return;
             }
-            if link.paused {
-                // What the handler gave back comes first, then what it was not told yet.
+            if link.paused || !link.held.is_empty() {
+                // What the handler gave back comes first, then what it was not told yet; if it
+                // has resumed already, its `resume` has put the next round off.
                 link.held.extend_from_slice(&held[at..]);
                 return;
             }

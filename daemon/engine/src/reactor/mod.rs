@@ -11,6 +11,8 @@ mod connection;
 mod datagram;
 mod disk;
 mod listener;
+#[cfg(test)]
+mod tests;
 mod turn;
 
 use crate::buffers::BufferRing;
@@ -85,6 +87,8 @@ pub struct Stats {
     pub accept_rests: u64,
     /// Completions whose object was gone.
     pub stale: u64,
+    /// Turns in which the kernel kept completions aside because their queue was full.
+    pub cq_overflows: u64,
     /// Datagrams not sent: the kernel's error, or too many at once.
     pub datagrams_lost: u64,
 }

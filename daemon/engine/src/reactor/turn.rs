@@ -45,6 +45,7 @@ impl<M: Send> Core<M> {
         self.now_us = clock::now_us();
         self.heartbeat.store(self.now_us, Ordering::Relaxed);
         self.stats.turns += 1;
+        self.stats.cq_overflows += u64::from(self.ring.is_overflowing());
         if self.ring.overflow() > 0 {
             // The kernel keeps completions aside (NODROP); it lost some only if it had no memory
             // for that. Whose they were is unknown: better a restart than a wrong belief.
