@@ -1,0 +1,43 @@
+//! Every bound of the admin protocol.
+
+/// Octets of a frame before its payload: length and version.
+pub const FRAME_HEAD_OCTETS: usize = 6;
+/// The largest request, head included.
+pub const REQUEST_OCTETS_MAX: usize = 64 * 1024;
+/// The largest reply, head included.
+pub const REPLY_OCTETS_MAX: usize = 2 * 1024 * 1024;
+/// A name: a state, a kind of hint, a version, a field.
+pub const NAME_OCTETS_MAX: usize = 64;
+/// A message or session id with its transaction.
+pub const ID_OCTETS_MAX: usize = 32;
+/// An address, a host, a key.
+pub const ADDRESS_OCTETS_MAX: usize = 512;
+/// A sentence for people; a remote reply.
+pub const LINE_OCTETS_MAX: usize = 1024;
+/// The metrics page.
+pub const METRICS_OCTETS_MAX: usize = 900 * 1024;
+/// Messages of one queue page.
+pub const QUEUE_PAGE_MAX: usize = 200;
+/// Recipients shown of one message; what is left over is counted.
+pub const RECIPIENTS_SHOWN_MAX: usize = 500;
+/// Hints of one page.
+pub const HINTS_PAGE_MAX: usize = 200;
+/// Fields of one hint.
+pub const HINT_FIELDS_MAX: usize = 24;
+/// Cores in a status.
+pub const CORES_MAX: usize = 256;
+/// Lines of each kind in a status: listeners, features, alarms.
+pub const STATUS_LINES_MAX: usize = 64;
+
+/// JSON may escape each octet of ordinary text as two.
+const JSON_FACTOR: usize = 2;
+const _: () = assert!(METRICS_OCTETS_MAX * JSON_FACTOR < REPLY_OCTETS_MAX);
+const _: () = assert!(
+    RECIPIENTS_SHOWN_MAX * (2 * ADDRESS_OCTETS_MAX + LINE_OCTETS_MAX) < REPLY_OCTETS_MAX,
+    "the largest message detail of unescaped text fits; write_reply answers for the rest"
+);
+const _: () = assert!(QUEUE_PAGE_MAX * 4 * ADDRESS_OCTETS_MAX < REPLY_OCTETS_MAX);
+const _: () = assert!(
+    HINTS_PAGE_MAX * (ADDRESS_OCTETS_MAX + LINE_OCTETS_MAX + HINT_FIELDS_MAX * 2 * NAME_OCTETS_MAX)
+        < REPLY_OCTETS_MAX
+);

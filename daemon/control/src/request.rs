@@ -1,0 +1,201 @@
+//! What the admin tool asks.
+//!
+//! *Guarantees*: a field this version does not know refuses the request: a filter that is not
+//! understood must not widen what a request does.
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits::{ADDRESS_OCTETS_MAX, HINT_FIELDS_MAX, ID_OCTETS_MAX, NAME_OCTETS_MAX};
+use crate::text::{List, Text};
+
+/// One request; the names on the wire are those of the variants in kebab case.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", content = "with", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Request {
+    /// What runs there.
+    Version,
+    /// How it is doing.
+    Status,
+    /// The ledger, in recipients.
+    Ledger,
+    /// The Prometheus page.
+    Metrics,
+    /// Messages in the queue, a page at a time.
+    QueueList(QueueFilter),
+    /// One message with its recipients.
+    QueueShow {
+        /// Its id, with `.n` or without.
+        id: Text<ID_OCTETS_MAX>,
+    },
+    /// Read the config again, as a whole or not at all.
+    Reload,
+    /// Stop taking connections, finish what is open, then stop.
+    Drain,
+    /// Say or set how much is logged.
+    LogLevel {
+        /// `None`: only say.
+        level: Option<Level>,
+    },
+    /// Hints, a page at a time.
+    HintsList(HintsFilter),
+    /// One hint.
+    HintsGet(HintKey),
+    /// Forget one hint.
+    HintsDelete(HintKey),
+    /// Set fields of one hint; it is made if there is none.
+    HintsSet {
+        /// Which.
+        of: HintKey,
+        /// What.
+        fields: List<HintField, HINT_FIELDS_MAX>,
+        /// How long it lives, seconds.
+        life_s: u64,
+    },
+    /// Drop what has expired.
+    HintsTidy,
+}
+
+impl Request {
+    /// The name on the wire.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Version => "version",
+            Self::Status => "status",
+            Self::Ledger => "ledger",
+            Self::Metrics => "metrics",
+            Self::QueueList(_) => "queue-list",
+            Self::QueueShow { .. } => "queue-show",
+            Self::Reload => "reload",
+            Self::Drain => "drain",
+            Self::LogLevel { .. } => "log-level",
+            Self::HintsList(_) => "hints-list",
+            Self::HintsGet(_) => "hints-get",
+            Self::HintsDelete(_) => "hints-delete",
+            Self::HintsSet { .. } => "hints-set",
+            Self::HintsTidy => "hints-tidy",
+        }
+    }
+
+    /// Whether it only looks: such requests may be allowed to more users.
+    #[must_use]
+    pub const fn is_read_only(&self) -> bool {
+        matches!(
+            self,
+            Self::Version
+                | Self::Status
+                | Self::Ledger
+                | Self::Metrics
+                | Self::QueueList(_)
+                | Self::QueueShow { .. }
+                | Self::LogLevel { level: None }
+                | Self::HintsList(_)
+                | Self::HintsGet(_)
+        )
+    }
+}
+
+/// The requests this version knows, by name.
+pub(crate) const NAMES: [&str; 14] = [
+    "version",
+    "status",
+    "ledger",
+    "metrics",
+    "queue-list",
+    "queue-show",
+    "reload",
+    "drain",
+    "log-level",
+    "hints-list",
+    "hints-get",
+    "hints-delete",
+    "hints-set",
+    "hints-tidy",
+];
+
+/// Which messages; all conditions must hold. Text conditions are parts of what they look at,
+/// without regard to case.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct QueueFilter {
+    /// Part of the sender's address; `<>` is the null sender.
+    pub sender: Option<Text<ADDRESS_OCTETS_MAX>>,
+    /// Part of a recipient's address.
+    pub recipient: Option<Text<ADDRESS_OCTETS_MAX>>,
+    /// Part of the next hop's name.
+    pub next_hop: Option<Text<ADDRESS_OCTETS_MAX>>,
+    /// At least so old, seconds.
+    pub age_s_min: Option<u64>,
+    /// Tried at least so often.
+    pub tries_min: Option<u32>,
+    /// Held by the operator, or not.
+    pub held: Option<bool>,
+    /// Continue after this id (a page's `next`).
+    pub after: Option<Text<ID_OCTETS_MAX>>,
+    /// At most so many, bounded by `QUEUE_PAGE_MAX`; 0: as many as a page holds.
+    pub count_max: u16,
+}
+
+/// Which hints.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HintsFilter {
+    /// Only this kind.
+    pub kind: Option<Text<NAME_OCTETS_MAX>>,
+    /// Part of the key as written for people.
+    pub key: Option<Text<ADDRESS_OCTETS_MAX>>,
+    /// Continue from here (a page's `next`); 0 at first.
+    pub cursor: u64,
+    /// At most so many, bounded by `HINTS_PAGE_MAX`; 0: as many as a page holds.
+    pub count_max: u16,
+}
+
+/// One hint by kind and key, both as written for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HintKey {
+    /// `retry`, `health`, ...
+    pub kind: Text<NAME_OCTETS_MAX>,
+    /// `example.org`, `192.0.2.1`, `2001:db8::/64`.
+    pub key: Text<ADDRESS_OCTETS_MAX>,
+}
+
+/// A field and its number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HintField {
+    /// Its name.
+    pub name: Text<NAME_OCTETS_MAX>,
+    /// Its value.
+    pub number: u64,
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "the usual levels")]
+pub enum Level {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl Level {
+    /// Every level with its name.
+    pub const ALL: [(Self, &'static str); 5] = [
+        (Self::Error, "error"),
+        (Self::Warn, "warn"),
+        (Self::Info, "info"),
+        (Self::Debug, "debug"),
+        (Self::Trace, "trace"),
+    ];
+
+    /// The name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::ALL[self as usize].1
+    }
+}
