@@ -13,13 +13,6 @@ use smtp::server::{Action, Server, Settings, Violation};
 use std::path::Path;
 use std::sync::Arc;
 
-#[derive(Debug, Clone, Copy)]
-struct Manner {
-    octets: bool,
-    late: bool,
-    slow: bool,
-}
-
 fn settings(dialog: &Dialog) -> Settings {
     let mut settings = Settings::new("mx.example.org");
     for (key, value) in &dialog.settings {
@@ -44,7 +37,8 @@ fn settings(dialog: &Dialog) -> Settings {
 
 struct Player<'a> {
     dialog: &'a Dialog,
-    manner: Manner,
+    /// Octet by octet.
+    octets: bool,
     server: Server,
     host: Mail,
     now_us: u64,
@@ -53,7 +47,7 @@ struct Player<'a> {
 
 impl Player<'_> {
     fn send(&mut self, octets: &[u8]) {
-        let piece = if self.manner.octets { 1 } else { octets.len().max(1) };
+        let piece = if self.octets { 1 } else { octets.len().max(1) };
         for piece in octets.chunks(piece) {
             let mut used = 0;
             while used < piece.len() {
@@ -102,7 +96,9 @@ impl Player<'_> {
         self.server.start(self.now_us, &mut self.host);
         self.go_on();
         for (n, step) in &self.dialog.steps {
-            let at = format!("{}:{n} {:?}", self.dialog.name, self.manner);
+            let (late, slow) = (self.host.late, self.host.slow);
+            let manner = format!("octets {} late {late} slow {slow}", self.octets);
+            let at = format!("{}:{n} {manner}", self.dialog.name);
             self.step(&at, step);
         }
         assert_eq!(self.read, self.host.out.len(), "{}: more: {}", self.dialog.name, self.sent());
@@ -168,11 +164,10 @@ fn every_dialog_goes_as_written() {
             if octets && (in_one_breath || injected) {
                 continue;
             }
-            let manner = Manner { octets, late, slow };
             let greet_late = dialog.settings.iter().any(|(key, _)| key == "greeting");
             let host = Mail { late, slow, greet_late, ..Mail::default() };
             let server = Server::new(Arc::new(settings(dialog)), "0123456789ABCDEFGHIJ");
-            Player { dialog, manner, server, host, now_us: 1_000_000, read: 0 }.play();
+            Player { dialog, octets, server, host, now_us: 1_000_000, read: 0 }.play();
         }
     }
 }

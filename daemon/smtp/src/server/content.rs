@@ -32,13 +32,13 @@ impl Server {
             return used;
         }
         match event {
-            Event::Bare => self.bare(host),
+            Event::Bare if self.refused.is_none() => self.bare(host),
             Event::End => {
                 self.phase = Phase::Ending;
                 self.settle(host);
             }
             Event::HeaderEnd => self.header_end(host),
-            Event::More | Event::NotNow => {}
+            Event::Bare | Event::More | Event::NotNow => {}
         }
         used
     }
@@ -61,7 +61,7 @@ impl Server {
             _ => return used,
         }
         match event {
-            Event::Bare => self.bare(host),
+            Event::Bare if self.refused.is_none() => self.bare(host),
             Event::HeaderEnd if self.refused.is_none() => self.header_end(host),
             _ => {}
         }
@@ -102,7 +102,8 @@ impl Server {
         } else {
             None
         };
-        if let (Some(over), true) = (over, event != Event::Bare) {
+        // What is over a limit is refused for that, however it goes on: the cut must not matter.
+        if let Some(over) = over {
             self.refuse_content(Refused::Fixed(over), host);
         }
         (used, event)
