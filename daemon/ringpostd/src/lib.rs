@@ -7,6 +7,10 @@ pub mod limits;
 
 pub mod config;
 
+pub mod events;
+
+pub mod metrics;
+
 pub mod tls;
 
 pub mod dns;

@@ -5,18 +5,28 @@
 //! to write. Every key is written once, in `keys`; parser, messages and docs read it there.
 //! *Limits.* 1 MiB of text, 50 problems reported, 10,000 entries a list.
 //! *Failure.* [`Problems`], for the operator's eye; the daemon keeps the config it had.
-//! *Not here.* Whether a certificate fits its key (`tls`), or a place is good for a spool (`spool`).
+//! *Not here.* Whether a certificate fits its key (`tls`), or a place suits a log (`spool`).
+
+// The blank lines keep rustfmt from sorting: each module uses only those above it.
+mod problem;
+
+mod network;
+
+mod value;
+
+mod names;
+
+mod section;
+
+mod recipients;
+
+mod keys;
+
+mod raw;
 
 mod check;
+
 mod docs;
-mod keys;
-mod names;
-mod network;
-mod problem;
-mod raw;
-mod recipients;
-mod section;
-mod value;
 
 use std::io;
 use std::io::Read as _;
