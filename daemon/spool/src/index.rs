@@ -10,9 +10,11 @@ use crate::bytes::{
 };
 use crate::id::TransactionId;
 use crate::ledger::{LEDGER_BYTES, Ledger};
-use crate::limits::{BLOCK, FOOTER_BYTES_MAX, RECORD_HEADER};
+use crate::limits::{BATCH_HEADER, BLOCK, FOOTER_BYTES_MAX, RECORD_ALIGN, RECORD_HEADER};
 use crate::message::{Envelope, MessageHead};
-use crate::record::{ChunkHead, RecipientState, RecordKind, count16, encode_record, read_id};
+use crate::record::{
+    ChunkHead, RecipientState, RecordHeader, RecordKind, count16, encode_record, read_id,
+};
 use crate::segment::SegmentRef;
 
 /// What the log keeps in memory of a message, and the footer on disk.
@@ -358,6 +360,107 @@ impl Trailer {
     pub fn records<'a>(&self, footer: &'a [u8]) -> Option<&'a [u8]> {
         let records = footer.get(..index(self.used))?;
         (crc32c::crc32c(records) == self.records_crc).then_some(records)
+    }
+}
+
+/// One thing a footer speaks of.
+#[derive(Clone, Debug)]
+pub enum IndexItem<'a> {
+    /// What follows stands in this batch.
+    Batch(IndexBatch),
+    /// A MSG.
+    Message(Summary),
+    /// A CHUNK.
+    Chunk(IndexChunk),
+    /// Any other record, verbatim.
+    Other {
+        /// Offset in the segment.
+        offset: u32,
+        /// Its type number.
+        kind: u8,
+        /// Its body.
+        body: &'a [u8],
+        /// Header and body.
+        whole: &'a [u8],
+    },
+}
+
+/// Walks a footer's records; each batch's records stand in their order, so that the place of
+/// every one of them follows.
+#[derive(Clone, Debug)]
+pub struct IndexWalk<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    cursor: u32,
+}
+
+impl<'a> IndexWalk<'a> {
+    /// Over these records.
+    #[must_use]
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0, cursor: 0 }
+    }
+
+    /// Continues where an earlier walk stood.
+    #[must_use]
+    pub fn resume(bytes: &'a [u8], position: (usize, u32)) -> Self {
+        Self { bytes, at: position.0, cursor: position.1 }
+    }
+
+    /// Where the walk stands.
+    #[must_use]
+    pub fn position(&self) -> (usize, u32) {
+        (self.at, self.cursor)
+    }
+
+    fn step(&mut self) -> Result<IndexItem<'a>, Malformed> {
+        let rest = self.bytes.get(self.at..).ok_or(Malformed)?;
+        let header = RecordHeader::decode(rest).ok_or(Malformed)?;
+        let whole = rest.get(..RECORD_HEADER + index(header.length)).ok_or(Malformed)?;
+        let body = &whole[RECORD_HEADER..];
+        self.at += whole.len();
+        let behind = |offset: u32, length: u32| -> Result<u32, Malformed> {
+            let end = offset.checked_add(length).ok_or(Malformed)?;
+            end.checked_next_multiple_of(len32(RECORD_ALIGN)).ok_or(Malformed)
+        };
+        match RecordKind::of(header.kind) {
+            Some(RecordKind::IndexBatch) => {
+                let batch = IndexBatch::decode(body)?;
+                self.cursor = behind(batch.offset, len32(BATCH_HEADER))?;
+                Ok(IndexItem::Batch(batch))
+            }
+            Some(RecordKind::IndexMessage) => {
+                let summary = Summary::decode(body)?;
+                self.cursor = behind(summary.offset, summary.length)?;
+                Ok(IndexItem::Message(summary))
+            }
+            Some(RecordKind::IndexChunk) => {
+                let chunk = IndexChunk::decode(body)?;
+                self.cursor = behind(chunk.offset, chunk.length)?;
+                Ok(IndexItem::Chunk(chunk))
+            }
+            _ => {
+                let offset = self.cursor;
+                self.cursor = behind(offset, len32(whole.len()))?;
+                Ok(IndexItem::Other { offset, kind: header.kind, body, whole })
+            }
+        }
+    }
+}
+
+impl<'a> Iterator for IndexWalk<'a> {
+    /// `Err` once when the bytes are no index.
+    type Item = Result<IndexItem<'a>, Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.at >= self.bytes.len() {
+            return None;
+        }
+        let item = self.step();
+        if item.is_err() {
+            self.at = self.bytes.len();
+        }
+        Some(item)
     }
 }
 

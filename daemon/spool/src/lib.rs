@@ -21,3 +21,5 @@ pub mod live;
 pub mod disk;
 
 pub mod file;
+
+pub mod log;

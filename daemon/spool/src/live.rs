@@ -33,6 +33,8 @@ pub struct Extra {
     pub pending_more: Vec<u64>,
     /// Addresses the operator routed elsewhere.
     pub redirects: Vec<(u16, Box<[u8]>)>,
+    /// Recipients settled while others still wait.
+    pub settled: Vec<(u16, RecipientState)>,
 }
 
 /// A message that needs work.
@@ -141,6 +143,12 @@ impl Live {
     #[must_use]
     pub fn redirects(&self) -> &[(u16, Box<[u8]>)] {
         self.extra.as_ref().map_or(&[], |e| &e.redirects)
+    }
+
+    /// Recipients settled since the MSG was written.
+    #[must_use]
+    pub fn settled(&self) -> &[(u16, RecipientState)] {
+        self.extra.as_ref().map_or(&[], |e| &e.settled)
     }
 
     /// Segment and offset of the DEFER that counts.
@@ -252,6 +260,13 @@ impl Live {
         self.pending_count() == 0
     }
 
+    /// A later copy counts from now on; what changed since it was made stays changed.
+    pub(crate) fn move_to(&mut self, place: Place, copy: u16, chunks: Vec<Place>) {
+        (self.segment, self.offset, self.length) = (place.segment, place.offset, place.length);
+        self.copy = copy;
+        self.set_chunks(chunks);
+    }
+
     /// What a new message adds to the ledger.
     #[must_use]
     pub fn arrival(&self) -> Ledger {
@@ -299,6 +314,9 @@ impl Live {
                 for result in done.results.iter().filter(|r| r.state.is_final()) {
                     if self.clear(result.recipient) {
                         self.settle(&mut ledger, result.state, 1);
+                        if !self.is_finished() {
+                            self.extra_mut().settled.push((result.recipient, result.state));
+                        }
                     }
                 }
                 if let Some(state) = done.all.filter(|s| s.is_final()) {
@@ -338,6 +356,12 @@ impl Live {
         }
         ledger
     }
+}
+
+/// What a new message adds to the ledger.
+#[must_use]
+pub fn arrival(summary: &Summary) -> Ledger {
+    Live::of(summary, SegmentRef::NONE).arrival()
 }
 
 const PAGE: usize = 4096;

@@ -5,7 +5,7 @@
 //! of unknown type refuses its segment when marked critical.
 
 use crate::bytes::{
-    Malformed, Reader, index, len32, put_bytes, put_field, put_group, put_number, put_some, small,
+    Malformed, Reader, len32, put_bytes, put_field, put_group, put_number, put_some, small,
 };
 use crate::id::TransactionId;
 use crate::limits::{RECIPIENTS_MAX, RECORD_HEADER};
@@ -503,26 +503,4 @@ impl ChunkHead {
 /// Number of recipients as the format counts them.
 pub(crate) fn count16(n: usize) -> u16 {
     u16::try_from(n).expect("recipients are bounded by limits")
-}
-
-/// Walks whole records laid end to end (a footer).
-pub(crate) fn walk(bytes: &[u8]) -> impl Iterator<Item = Result<(RecordHeader, &[u8]), Malformed>> {
-    let mut rest = bytes;
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let mut step = || {
-            let header = RecordHeader::decode(rest).ok_or(Malformed)?;
-            let body =
-                rest.get(RECORD_HEADER..RECORD_HEADER + index(header.length)).ok_or(Malformed)?;
-            rest = &rest[RECORD_HEADER + body.len()..];
-            Ok((header, body))
-        };
-        let item = step();
-        if item.is_err() {
-            rest = &[];
-        }
-        Some(item)
-    })
 }

@@ -1,0 +1,448 @@
+//! Segments of a running log: opening, sealing, and when one may be used again.
+//!
+//! *Guarantees*: a segment is reopened only when no message in it is live and every segment it
+//! waits for (because its DONEs speak of messages there) has been durably reopened.
+
+use crate::bytes::{index, len32, len64, round_up};
+use crate::disk::{Buffer, Completion, Disk, Token, WriteTo};
+use crate::index::{Trailer, footer_bytes};
+use crate::ledger::Ledger;
+use crate::limits::{BATCH_BYTES_MAX, BLOCK, COLD_BUCKETS_MAX, FOOTER_BYTES_MAX};
+use crate::segment::{SegmentHeader, SegmentKind, SegmentRef};
+
+use super::{Alarm, Event, Log, SegmentStart};
+
+/// A set of this log's segments.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Bits(Vec<u64>);
+
+impl Bits {
+    pub(super) fn insert(&mut self, n: usize) {
+        if self.0.len() <= n / 64 {
+            self.0.resize(n / 64 + 1, 0);
+        }
+        self.0[n / 64] |= 1 << (n % 64);
+    }
+
+    fn remove(&mut self, n: usize) {
+        if let Some(word) = self.0.get_mut(n / 64) {
+            *word &= !(1 << (n % 64));
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.iter().all(|w| *w == 0)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum State {
+    /// Nothing in it is needed; never written, or recovered empty.
+    Free,
+    /// Its header is on the way.
+    Opening,
+    /// Open, and not yet chosen.
+    Ready,
+    /// Takes batches.
+    Open,
+    /// Full; its footer waits for the last batches or is on the way.
+    Sealing,
+    /// Takes nothing more.
+    Sealed,
+}
+
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub(super) at: SegmentRef,
+    pub(super) epoch: u64,
+    pub(super) state: State,
+    pub(super) kind: SegmentKind,
+    /// MSGs and CHUNKs in it that are needed.
+    pub(super) live: u32,
+    /// Their bytes.
+    pub(super) live_bytes: u64,
+    pub(super) waits_for: Bits,
+    /// Age: smaller is older.
+    pub(super) order: u64,
+    pub(super) opened_us: u64,
+    pub(super) swept_us: u64,
+    /// In memory until the footer is on the device.
+    pub(super) index: Option<Vec<u8>>,
+    /// What the index may grow to with batches under way.
+    pub(super) index_reserved: usize,
+    pub(super) first_seq: u64,
+    pub(super) last_seq: u64,
+    pub(super) last_wall_us: u64,
+    /// The ledger with its last batch.
+    pub(super) ledger: Ledger,
+    /// A write to it failed, or part of it cannot be read.
+    pub(super) failed: bool,
+    /// What it was before opening failed or while a header is on its way: not to be touched.
+    pub(super) retired: bool,
+}
+
+impl Segment {
+    pub(super) fn is_reusable(&self) -> bool {
+        let dead = self.live == 0 && self.waits_for.is_empty();
+        !self.retired && (self.state == State::Free || (self.state == State::Sealed && dead))
+    }
+}
+
+/// Where the next batch of a kind goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cursor {
+    pub(super) segment: usize,
+    pub(super) offset: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Work {
+    Header,
+    Footer,
+}
+
+/// A header or footer on its way.
+#[derive(Debug)]
+pub(super) struct Upkeep<B> {
+    pub(super) token: Token,
+    work: Work,
+    segment: usize,
+    pub(super) submitted_us: u64,
+    outstanding: u8,
+    failed: Option<Alarm>,
+    buffer: Option<B>,
+}
+
+impl<B: Buffer> Log<B> {
+    pub(super) fn adopt(&mut self, mut starts: Vec<SegmentStart>, now_us: u64) {
+        starts.sort_by_key(|s| s.at);
+        let mut waits = Vec::with_capacity(starts.len());
+        for start in starts {
+            // The order of recovery does not matter: what is dead goes first, whichever it is.
+            self.segments.push(Segment {
+                at: start.at,
+                epoch: start.epoch,
+                state: if start.used { State::Sealed } else { State::Free },
+                kind: start.kind,
+                live: 0,
+                live_bytes: 0,
+                waits_for: Bits::default(),
+                order: start.epoch,
+                opened_us: now_us,
+                swept_us: 0,
+                index: start.index,
+                index_reserved: 0,
+                first_seq: 0,
+                last_seq: 0,
+                last_wall_us: 0,
+                ledger: Ledger::default(),
+                failed: false,
+                retired: start.quarantined,
+            });
+            self.next_order = self.next_order.max(start.epoch + 1);
+            waits.push(start.waits_for);
+        }
+        for (later, waits) in waits.into_iter().enumerate() {
+            for earlier in waits {
+                self.wait_for(later, earlier);
+            }
+        }
+        let mut places = Vec::new();
+        for live in self.table.iter() {
+            places.push(live.place());
+            places.extend_from_slice(live.chunks());
+        }
+        for place in places {
+            self.hold(place);
+        }
+    }
+
+    /// The segment of that address.
+    pub(super) fn segment_of(&self, at: SegmentRef) -> Option<usize> {
+        self.segments.binary_search_by_key(&at, |s| s.at).ok()
+    }
+
+    pub(super) fn hold(&mut self, place: crate::live::Place) {
+        if let Some(i) = self.segment_of(place.segment) {
+            self.segments[i].live += 1;
+            self.segments[i].live_bytes += u64::from(place.length);
+        }
+    }
+
+    pub(super) fn let_go(&mut self, place: crate::live::Place) {
+        if let Some(i) = self.segment_of(place.segment) {
+            let segment = &mut self.segments[i];
+            segment.live = segment.live.saturating_sub(1);
+            segment.live_bytes = segment.live_bytes.saturating_sub(u64::from(place.length));
+        }
+    }
+
+    /// `later` may be reused only after `earlier` has been.
+    pub(super) fn wait_for(&mut self, later: usize, earlier: SegmentRef) {
+        let Some(earlier) = self.segment_of(earlier) else { return };
+        if later != earlier {
+            self.segments[later].waits_for.insert(earlier);
+        }
+    }
+
+    /// Bytes a batch may have at the cursor, with that much more index.
+    pub(super) fn room(&self, cursor: Cursor, more_index: usize) -> usize {
+        let segment = &self.segments[cursor.segment];
+        let footer = footer_bytes(segment.index_reserved + more_index);
+        if footer > FOOTER_BYTES_MAX {
+            return 0;
+        }
+        let end = index(self.segment_bytes).saturating_sub(footer);
+        end.saturating_sub(index(cursor.offset)).min(BATCH_BYTES_MAX)
+    }
+
+    /// Segments that can be used at once.
+    pub(super) fn free_segments(&self) -> usize {
+        self.segments.iter().filter(|s| s.is_reusable() || s.state == State::Ready).count()
+    }
+
+    /// Segments that only the log's own work may take.
+    pub(super) fn own_segments(&self) -> usize {
+        if self.segments.len() < 8 { 1 } else { 2 }
+    }
+
+    /// Bytes that may still be promised to clients.
+    pub(super) fn available(&self) -> u64 {
+        let usable = u64::from(self.segment_bytes - self.segment_bytes / 16);
+        let free = self.free_segments().saturating_sub(self.own_segments());
+        let rest = self.hot.map_or(0, |cursor| {
+            let left = self.segment_bytes.saturating_sub(cursor.offset);
+            u64::from(left.saturating_sub(self.segment_bytes / 16))
+        });
+        (len64(free) * usable + rest).saturating_sub(self.reserved)
+    }
+
+    pub(super) fn has_sealed(&self) -> bool {
+        self.segments.iter().any(|s| s.state == State::Sealed && s.live > 0)
+    }
+
+    /// Takes the open segment for that kind; false when none is ready yet.
+    pub(super) fn take_ready(&mut self, kind: SegmentKind) -> Option<Cursor> {
+        let i = self.segments.iter().position(|s| s.state == State::Ready && s.kind == kind)?;
+        self.segments[i].state = State::Open;
+        let cursor = Cursor { segment: i, offset: len32(BLOCK) };
+        match kind {
+            SegmentKind::Hot => self.hot = Some(cursor),
+            SegmentKind::Cold(bucket) => self.cold[usize::from(bucket)] = Some(cursor),
+        }
+        Some(cursor)
+    }
+
+    /// The open segment of that kind takes no more batches.
+    pub(super) fn seal(&mut self, kind: SegmentKind) {
+        let cursor = match kind {
+            SegmentKind::Hot => self.hot.take(),
+            SegmentKind::Cold(bucket) => self.cold[usize::from(bucket)].take(),
+        };
+        if let Some(cursor) = cursor {
+            self.segments[cursor.segment].state = State::Sealing;
+        }
+    }
+
+    /// Opens ahead, writes footers, seals at the end.
+    pub(super) fn tend_segments<D: Disk<Buffer = B>>(
+        &mut self,
+        disk: &mut D,
+        now_us: u64,
+        wall_us: u64,
+    ) {
+        if self.closing && self.waiting.is_empty() && self.flights.is_empty() {
+            self.seal(SegmentKind::Hot);
+            for bucket in 0..COLD_BUCKETS_MAX {
+                self.seal(SegmentKind::Cold(u8::try_from(bucket).expect("few buckets")));
+            }
+        }
+        self.write_footers(disk, now_us);
+        let hot_low = match self.hot {
+            None => !self.closing,
+            Some(cursor) => cursor.offset > self.segment_bytes / 2,
+        };
+        if (hot_low || self.rewriting) && self.may_try(now_us) {
+            self.open_one(disk, SegmentKind::Hot, now_us, wall_us);
+        }
+        if let Some(bucket) = self.wanted_cold() {
+            self.open_one(disk, SegmentKind::Cold(bucket), now_us, wall_us);
+        }
+    }
+
+    fn open_one<D: Disk<Buffer = B>>(
+        &mut self,
+        disk: &mut D,
+        kind: SegmentKind,
+        now_us: u64,
+        wall_us: u64,
+    ) {
+        let there =
+            |s: &Segment| matches!(s.state, State::Opening | State::Ready) && s.kind == kind;
+        if self.segments.iter().any(there) || self.spare.is_empty() {
+            return;
+        }
+        // The log's own reserve is for changes, not for copies.
+        if kind != SegmentKind::Hot && self.free_segments() <= self.own_segments() {
+            return;
+        }
+        let home = self.columns.first().map_or(0, |c| c.column);
+        let best = (0..self.segments.len())
+            .filter(|i| self.segments[*i].is_reusable())
+            .filter(|i| self.flights.iter().all(|f| f.segment != *i))
+            .filter(|i| self.sweep_segment() != Some(*i))
+            .min_by_key(|i| {
+                let s = &self.segments[*i];
+                (s.failed, s.at.column() != home, s.order)
+            });
+        let Some(i) = best else { return };
+        let order = self.next_order;
+        self.next_order += 1;
+        let next_epoch = (self.segments[i].epoch + 1).max(u64::from(self.run) << 24);
+        let header = SegmentHeader {
+            log: self.log_of(self.segments[i].at),
+            epoch: next_epoch,
+            segment: self.segments[i].at,
+            run: self.run,
+            core: self.core,
+            kind,
+            first_batch: self.next_seq,
+            durable_through: self.durable_through,
+            opened_wall_us: wall_us,
+        };
+        let segment = &mut self.segments[i];
+        segment.epoch = next_epoch;
+        segment.state = State::Opening;
+        segment.kind = kind;
+        segment.order = order;
+        segment.opened_us = now_us;
+        segment.index = Some(Vec::new());
+        segment.index_reserved = 0;
+        segment.first_seq = 0;
+        segment.last_seq = 0;
+        let Some(mut buffer) = self.spare.pop() else { return };
+        buffer.bytes_mut()[..BLOCK].copy_from_slice(&header.encode());
+        self.submit_upkeep(disk, (Work::Header, i), (0, BLOCK), buffer, now_us);
+    }
+
+    pub(super) fn log_of(&self, at: SegmentRef) -> u128 {
+        self.columns.iter().find(|c| c.column == at.column()).map_or(0, |c| c.log)
+    }
+
+    fn submit_upkeep<D: Disk<Buffer = B>>(
+        &mut self,
+        disk: &mut D,
+        (work, segment): (Work, usize),
+        (offset, bytes): (usize, usize),
+        buffer: B,
+        now_us: u64,
+    ) {
+        let at = self.segments[segment].at;
+        let members = self.members(at);
+        let token = self.token();
+        let outstanding = u8::try_from(members.iter().flatten().count()).expect("one or two");
+        self.upkeep.push(Upkeep {
+            token,
+            work,
+            segment,
+            submitted_us: now_us,
+            outstanding,
+            failed: None,
+            buffer: None,
+        });
+        self.counters.bytes_written += len64(bytes);
+        let offset = at.device_offset(self.segment_bytes) + len64(offset);
+        disk.write(token, WriteTo { members, offset, bytes }, buffer);
+    }
+
+    fn write_footers<D: Disk<Buffer = B>>(&mut self, disk: &mut D, now_us: u64) {
+        for i in 0..self.segments.len() {
+            let busy = self.flights.iter().any(|f| f.segment == i)
+                || self.upkeep.iter().any(|u| u.segment == i);
+            if self.segments[i].state != State::Sealing || busy || self.spare.is_empty() {
+                continue;
+            }
+            let Some(records) = self.segments[i].index.take() else { continue };
+            let Some(mut buffer) = self.spare.pop() else { continue };
+            let s = &self.segments[i];
+            let trailer = Trailer {
+                log: self.log_of(s.at),
+                epoch: s.epoch,
+                segment: s.at,
+                bytes: 0,
+                used: 0,
+                records_crc: 0,
+                first_seq: s.first_seq,
+                last_seq: s.last_seq,
+                wall_us: s.last_wall_us,
+                run: self.run,
+                core: self.core,
+                ledger: s.ledger,
+            };
+            let bytes = trailer.encode(&records, buffer.bytes_mut());
+            self.segments[i].index = Some(records);
+            let offset = index(self.segment_bytes) - bytes;
+            debug_assert_eq!(round_up(offset, BLOCK), offset);
+            self.submit_upkeep(disk, (Work::Footer, i), (offset, bytes), buffer, now_us);
+        }
+    }
+
+    pub(super) fn upkeep_done(&mut self, i: usize, done: Completion<B>, now_us: u64) {
+        let at = self.segments[self.upkeep[i].segment].at;
+        let expected = match self.upkeep[i].work {
+            Work::Header => BLOCK,
+            Work::Footer => {
+                let records = self.segments[self.upkeep[i].segment].index.as_ref();
+                footer_bytes(records.map_or(0, Vec::len))
+            }
+        };
+        let offset = at.device_offset(self.segment_bytes);
+        let failed = self.write_failed(&done, expected, offset);
+        let work = &mut self.upkeep[i];
+        work.outstanding = work.outstanding.saturating_sub(1);
+        work.failed = work.failed.take().or(failed);
+        work.buffer = work.buffer.take().or(done.buffer);
+        if work.outstanding > 0 {
+            return;
+        }
+        let work = self.upkeep.swap_remove(i);
+        self.spare.extend(work.buffer);
+        let failed = work.failed.is_some();
+        if let Some(alarm) = work.failed {
+            self.events.push_back(Event::Alarm(alarm));
+        }
+        match (work.work, failed) {
+            (Work::Header, false) => self.reopened(work.segment),
+            (Work::Header, true) => {
+                // Nothing in it is needed, whichever header is there: it may be tried again.
+                self.segments[work.segment].state = State::Sealed;
+                self.segments[work.segment].failed = true;
+                self.count_error(now_us);
+            }
+            (Work::Footer, true) => {
+                // Its index stays in memory; a restart reads the segment instead.
+                self.segments[work.segment].state = State::Sealed;
+                self.segments[work.segment].failed = true;
+                self.count_error(now_us);
+            }
+            (Work::Footer, false) => {
+                self.segments[work.segment].state = State::Sealed;
+                self.segments[work.segment].index = None;
+            }
+        }
+    }
+
+    /// The header of a new use is durable: whoever waited for that waits no more.
+    fn reopened(&mut self, i: usize) {
+        self.segments[i].state = State::Ready;
+        self.segments[i].failed = false;
+        self.segments[i].waits_for.clear();
+        for segment in &mut self.segments {
+            segment.waits_for.remove(i);
+        }
+    }
+}
