@@ -2,9 +2,15 @@
 //!
 //! The order of the modules is the layer order: a module uses only those above it.
 
+pub mod limits;
+
 #[expect(unsafe_code, reason = "the ring's memory is shared with the kernel")]
 pub mod floor;
-pub mod limits;
-pub mod replies;
-pub mod source;
+
 pub mod system;
+
+pub mod replies;
+
+pub mod source;
+
+pub mod sink;

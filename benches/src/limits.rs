@@ -45,5 +45,17 @@ pub const RECONNECT_WAIT_MS: u64 = 20;
 /// Milliseconds between two looks at time-outs, and between two pieces of a slow client.
 pub const SOURCE_TICK_MS: u64 = 100;
 
+/// Receive buffers of a sink.
+pub const SINK_BUFFERS: u16 = 128;
+
+/// Octets of one receive buffer of a sink.
+pub const SINK_BUFFER_OCTETS: u32 = 16_384;
+
+/// Octets of the longest command line a sink reads.
+pub const SINK_LINE_OCTETS_MAX: usize = 4096;
+
+/// Recipients of one message a sink takes.
+pub const SINK_RECIPIENTS_MAX: usize = 1000;
+
 const _: () = assert!(REPLY_LINE_OCTETS_MAX >= 512);
 const _: () = assert!(FLOOR_BUFFERS.is_power_of_two());

@@ -7,9 +7,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use mxbench::sink::faults::Fault;
+use mxbench::sink::ledger::{self, Ledger};
+use mxbench::sink::options::Extension;
 use mxbench::source::mail::Size;
 use mxbench::source::options::{Options, Pace};
-use mxbench::{floor, source, system};
+use mxbench::{floor, sink, source, system};
 
 #[derive(Debug, Parser)]
 #[command(version, about = "Measures an MX against the physical limit and its peers")]
@@ -24,6 +27,10 @@ enum Command {
     Floor(FloorArguments),
     /// Send mail, check every reply and take every phase's time.
     Source(Box<SourceArguments>),
+    /// Take mail: count it or keep it, with faults on demand.
+    Sink(Box<SinkArguments>),
+    /// Compare a source's list of acknowledged ids with what a Maildir folder holds.
+    Check(CheckArguments),
 }
 
 #[derive(Debug, Args)]
@@ -115,10 +122,69 @@ struct SourceArguments {
     progress: bool,
 }
 
+#[derive(Debug, Args)]
+struct SinkArguments {
+    /// Address and port to listen on; port 0 lets the kernel choose.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: String,
+    /// Keep messages in this Maildir folder.
+    #[arg(long, value_name = "DIR")]
+    maildir: Option<PathBuf>,
+    /// At the end, compare with this list of acknowledged ids.
+    #[arg(long, value_name = "FILE")]
+    check: Option<PathBuf>,
+    /// Extensions announced, with commas; all by default.
+    #[arg(long, value_delimiter = ',')]
+    extensions: Option<Vec<String>>,
+    /// Extensions announced but refused.
+    #[arg(long, value_delimiter = ',')]
+    lies: Vec<Extension>,
+    /// Octets of the largest message.
+    #[arg(long, default_value_t = 128 << 20)]
+    size_max: usize,
+    /// STAGE:EFFECT[:SHARE]: at banner, ehlo, mail, rcpt, data, dot or quit a code (450), `close`,
+    /// `lose-reply` (dot: kept, then closed without a reply) or a delay (250ms). May be repeated.
+    #[arg(long = "fault", value_name = "FAULT")]
+    faults: Vec<Fault>,
+    /// Seed of the faults' dice.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Refuse a sender and recipient seen first with 450 for so many seconds.
+    #[arg(long, value_parser = seconds)]
+    greylist: Option<Duration>,
+    /// After so many seconds do nothing for `--stall-for`.
+    #[arg(long, value_parser = seconds, requires = "stall_for")]
+    stall_at: Option<Duration>,
+    /// Seconds of the stall.
+    #[arg(long, value_parser = seconds)]
+    stall_for: Option<Duration>,
+    /// Name in the banner.
+    #[arg(long, default_value = "sink.example")]
+    name: String,
+    /// A line for each message.
+    #[arg(long)]
+    verbose: bool,
+    /// Stay on this CPU.
+    #[arg(long)]
+    pin: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+struct CheckArguments {
+    /// The list `mxbench source --acked` wrote.
+    #[arg(long, value_name = "FILE")]
+    acked: PathBuf,
+    /// Maildir folders of the sinks.
+    #[arg(long, value_name = "DIR", required = true)]
+    maildir: Vec<PathBuf>,
+}
+
 fn main() -> ExitCode {
     let result = system::raise_file_limit().and_then(|_| match Arguments::parse().command {
         Command::Floor(arguments) => serve_floor(&arguments),
         Command::Source(arguments) => run_source(*arguments),
+        Command::Sink(arguments) => serve_sink(*arguments),
+        Command::Check(arguments) => check(&arguments),
     });
     match result {
         Ok(code) => code,
@@ -190,6 +256,54 @@ fn source_options(arguments: SourceArguments) -> io::Result<Options> {
         seed: arguments.seed,
         progress: arguments.progress,
     })
+}
+
+fn serve_sink(arguments: SinkArguments) -> io::Result<ExitCode> {
+    arguments.pin.map_or(Ok(()), system::pin)?;
+    let stop = system::stop_signals()?;
+    let mut options = sink::options::Options {
+        name: arguments.name,
+        lies: arguments.lies,
+        size_max: arguments.size_max,
+        faults: arguments.faults,
+        seed: arguments.seed,
+        greylist_ms: arguments.greylist.map(milliseconds),
+        maildir: arguments.maildir,
+        check: arguments.check,
+        verbose: arguments.verbose,
+        stall_ms: arguments
+            .stall_at
+            .zip(arguments.stall_for)
+            .map(|(at, long)| (milliseconds(at), milliseconds(long))),
+        ..sink::options::Options::default()
+    };
+    if let Some(names) = arguments.extensions {
+        let named = names.iter().filter(|name| !name.is_empty()).map(|name| name.parse());
+        options.extensions = named.collect::<Result<_, _>>().map_err(io::Error::other)?;
+    }
+    let checked = options.check.is_some();
+    let listener = system::listener(address(&arguments.listen)?)?;
+    println!("mxbench sink: listening on {}", listener.local_addr()?);
+    let taken = sink::serve(&options, listener, stop)?;
+    println!("{}", serde_json::to_string(&taken)?);
+    let well = !checked || (taken.account.lost == 0 && taken.account.doubled == 0);
+    Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn check(arguments: &CheckArguments) -> io::Result<ExitCode> {
+    let acked = ledger::read_ids(&arguments.acked)?;
+    let mut all = Ledger::default();
+    for maildir in &arguments.maildir {
+        ledger::read_maildir(maildir, &mut all)?;
+    }
+    let account = all.account(Some(&acked));
+    println!("{}", serde_json::to_string(&account)?);
+    let well = account.lost == 0 && account.doubled == 0;
+    Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn address(text: &str) -> io::Result<SocketAddr> {
