@@ -38,6 +38,9 @@ pub struct Config {
     /// Buffers for disk requests. The first classes are registered first, as far as
     /// `RLIMIT_MEMLOCK` goes.
     pub disk_buffers: Vec<DiskClass>,
+    /// Bytes of disk buffers this core may register. The kernel counts for all cores together,
+    /// and their rings as well: see [`crate::host::locked_memory_share`].
+    pub locked_bytes_max: u64,
     /// Backlog of listening sockets.
     pub backlog: u32,
     /// Forbid this ring every operation the engine does not use. Off only for tests.
@@ -60,6 +63,7 @@ impl Default for Config {
             linger_us: limits::LINGER_US,
             disk_ops_max: 256,
             disk_buffers: Vec::new(),
+            locked_bytes_max: u64::MAX,
             backlog: 4096,
             restrict: true,
             receive_multishot: None,

@@ -53,38 +53,45 @@ impl DiskPool {
         Ok(pool)
     }
 
-    /// Registers as many buffers as the limit on locked memory allows; returns a note if that
-    /// is not all of them.
-    pub(crate) fn register(&mut self, ring: &Ring) -> Option<String> {
+    /// Registers the first buffers, up to `bytes_max` and as far as the limit on locked memory
+    /// goes; returns a note if that is not all of them.
+    pub(crate) fn register(&mut self, ring: &Ring, bytes_max: u64) -> Option<String> {
         let all = self.slots.len();
         let vectors: Vec<libc::iovec> = self
             .slots
             .iter()
             .map(|slot| libc::iovec { iov_base: slot.start.cast(), iov_len: slot.bytes })
             .collect();
-        let mut try_first = |count: usize| {
+        let mut left = bytes_max;
+        let mut count = self
+            .slots
+            .iter()
+            .take_while(|slot| {
+                let rest = u64::try_from(slot.bytes).ok().and_then(|b| left.checked_sub(b));
+                rest.is_some_and(|rest| {
+                    left = rest;
+                    true
+                })
+            })
+            .count();
+        let mut why = "beyond this core's share".to_owned();
+        // Registering succeeds for all of them or for none, so halve until it does.
+        while count > 0 {
             // SAFETY: the pages live as long as the pool, which the core drops after the ring
             // (field order; every buffer keeps the pool alive too).
-            let result = unsafe { ring.register_buffers(&vectors[..count]) };
-            if result.is_ok() {
-                self.registered = count;
+            match unsafe { ring.register_buffers(&vectors[..count]) } {
+                Ok(()) => break,
+                Err(error) => why = error.to_string(),
             }
-            result
-        };
-        if all == 0 {
-            return None;
-        }
-        let error = try_first(all).err()?;
-        // Registering fewer succeeds at once or not at all, so halve until it does.
-        let mut count = all / 2;
-        while count > 0 && try_first(count).is_err() {
             count /= 2;
         }
-        Some(format!(
-            "{} of {all} disk buffers are registered, the others cost more per write: {error}; \
-             raise RLIMIT_MEMLOCK (systemd: LimitMEMLOCK=)",
-            self.registered
-        ))
+        self.registered = count;
+        (count < all).then(|| {
+            format!(
+                "{count} of {all} disk buffers are registered, the others cost more per write: \
+                 {why}; raise RLIMIT_MEMLOCK (systemd: LimitMEMLOCK=)"
+            )
+        })
     }
 
     /// A free buffer of the smallest class that holds `bytes`; its content is whatever its last

@@ -10,6 +10,11 @@ use std::{env, fs, io, mem, process};
 /// First inherited descriptor (`sd_listen_fds(3)`).
 const LISTEN_FDS_START: RawFd = 3;
 
+const CAP_IPC_LOCK: u32 = 14;
+
+/// Left for a ring and its receive buffers' ring, which newer kernels count as locked memory.
+const RING_LOCKED_BYTES: u64 = 1 << 20;
+
 /// Processors this process may run on, ascending.
 ///
 /// # Errors
@@ -63,6 +68,25 @@ pub fn locked_memory_limit() -> io::Result<u64> {
     // SAFETY: the kernel writes one rlimit into a local.
     check(unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) })?;
     Ok(limit.rlim_cur)
+}
+
+/// What each of `cores` cores may register, so that none takes what another's ring needs:
+/// `u64::MAX` without a limit, or with the capability that lifts it (`CAP_IPC_LOCK`).
+#[must_use]
+pub fn locked_memory_share(cores: u64) -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    match locked_memory_limit() {
+        Ok(u64::MAX) | Err(_) => u64::MAX,
+        Ok(_) if holds_ipc_lock(&status) => u64::MAX,
+        Ok(limit) => (limit / cores.max(1)).saturating_sub(RING_LOCKED_BYTES),
+    }
+}
+
+/// Reads the effective capabilities out of `/proc/self/status`.
+fn holds_ipc_lock(status: &str) -> bool {
+    let held = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let held = held.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
+    held & (1 << CAP_IPC_LOCK) != 0
 }
 
 /// Takes the sockets a service manager or a predecessor passed on (`LISTEN_FDS`, `LISTEN_PID`),
@@ -124,6 +148,14 @@ mod tests {
         assert_eq!(inherited_count(Some("x"), Some("1"), 17), 0);
         assert_eq!(inherited_count(Some("17"), Some("-4"), 17), 0);
         assert_eq!(inherited_count(Some("17"), None, 17), 0);
+    }
+
+    #[test]
+    fn the_capability_is_read_from_the_effective_set() {
+        assert!(holds_ipc_lock("CapPrm:\t0\nCapEff:\t000001ffffffffff\n"));
+        assert!(holds_ipc_lock("CapEff:\t0000000000004000"));
+        assert!(!holds_ipc_lock("CapPrm:\t0000000000004000\nCapEff:\t0000000000000400\n"));
+        assert!(!holds_ipc_lock(""));
     }
 
     #[test]

@@ -134,7 +134,8 @@ impl<M: Send> Core<M> {
                     let bytes = unsafe { self.datagram_receive.bytes(buffer, length) };
                     handler.event(self, Event::Datagram { socket, bytes });
                 }
-                (Ok(_), None) => {}
+                // An empty datagram takes no buffer.
+                (Ok(_), None) => handler.event(self, Event::Datagram { socket, bytes: &mut [] }),
                 (Err(_), _) => match -done.result {
                     libc::ENOBUFS | libc::ECANCELED | libc::EINTR | libc::EAGAIN => {}
                     error => {
@@ -143,8 +144,7 @@ impl<M: Send> Core<M> {
                     }
                 },
             }
-            // Buffers go back first (below) only in order of the ring; the receive armed here is
-            // submitted after both.
+            // Armed again if it ended; submitted after the buffer has gone back.
             self.drive_socket(key);
         } else {
             self.stats.stale += 1;

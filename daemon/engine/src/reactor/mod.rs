@@ -169,7 +169,7 @@ impl<M: Send> Core<M> {
         let datagram_receive =
             BufferRing::new(&ring, 1, limits::DATAGRAM_BUFFERS, limits::DATAGRAM_BYTES_MAX)?;
         let mut disk_pool = DiskPool::new(&config.disk_buffers)?;
-        let notes = disk_pool.register(&ring).into_iter().collect();
+        let notes = disk_pool.register(&ring, config.locked_bytes_max).into_iter().collect();
         ring.enable(config.restrict)?;
         let now_us = clock::now_us();
         let slots = config.slots();

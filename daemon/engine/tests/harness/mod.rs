@@ -66,6 +66,10 @@ impl<H: Play> Running<H> {
         TcpStream::connect(self.address).unwrap()
     }
 
+    pub fn sender(&self) -> MailboxSender<Task<H>> {
+        self.sender.clone()
+    }
+
     /// Runs a job on the core's thread and returns its answer.
     pub fn ask<T: Send + 'static>(
         &self,
