@@ -153,9 +153,14 @@ fn closing(text: &[u8]) -> Option<usize> {
     None
 }
 
+/// Whether an ASCII control octet is in it; no early end, so that the loop is one of vectors.
+pub(crate) fn has_control(text: &[u8]) -> bool {
+    text.iter().fold(false, |found, &c| found | (c < 0x20) | (c == 0x7f))
+}
+
 /// No control octets; 8-bit only where allowed and only as UTF-8.
 pub(crate) fn octets(text: &[u8], utf8: bool) -> Result<(), Fault> {
-    if text.iter().any(|&c| c < 0x20 || c == 0x7f) {
+    if has_control(text) {
         return Err(Fault::Control);
     }
     if text.is_ascii() {

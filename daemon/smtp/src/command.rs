@@ -212,7 +212,7 @@ impl<'a> Command<'a> {
         let end = line.iter().position(|&c| c == b' ').unwrap_or(line.len());
         let (name, rest) = (&line[..end], line.get(end + 1..).unwrap_or_default());
         let Some(verb) = verb(name) else { return Err(unknown(line, name)) };
-        if line.iter().any(|&c| c < 0x20 || c == 0x7f) {
+        if address::has_control(line) {
             let wrong = if verb == Verb::Bdat { Wrong::Fatal } else { Wrong::Reply };
             return Err(wrong(&reply::CONTROL));
         }
@@ -243,7 +243,7 @@ fn unknown(line: &[u8], name: &[u8]) -> Wrong {
     if is_tls(line) || header {
         return Wrong::Fatal(&reply::NOT_SMTP);
     }
-    if line.iter().any(|&c| c < 0x20 || c == 0x7f) {
+    if address::has_control(line) {
         return Wrong::Reply(&reply::CONTROL);
     }
     Wrong::Unknown
@@ -275,12 +275,16 @@ fn after_colon<'a>(rest: &'a [u8], word: &[u8]) -> Option<&'a [u8]> {
 fn mail<'a>(rest: &'a [u8], offers: &Offers) -> Result<Command<'a>, Wrong> {
     let text = after_colon(rest, b"FROM:").ok_or(Wrong::Reply(&reply::MAIL_SYNTAX))?;
     // SMTPUTF8 stands behind the path that it allows: take the path leniently, judge it after.
-    let (_, used) = Path::parse(text, true).map_err(|f| fault(f, &reply::SENDER_SYNTAX))?;
+    let (from, used) = Path::parse(text, true).map_err(|f| fault(f, &reply::SENDER_SYNTAX))?;
     let parameters = MailParameters::parse(tail(text, used)?, offers)?;
-    let (from, _) =
-        Path::parse(text, parameters.smtputf8).map_err(|f| fault(f, &reply::SENDER_SYNTAX))?;
-    if matches!(from, Path::Mailbox(a) if a.domain().is_none()) {
-        return Err(Wrong::Reply(&reply::SENDER_SYNTAX));
+    match from {
+        Path::Mailbox(from) if from.domain().is_none() => {
+            return Err(Wrong::Reply(&reply::SENDER_SYNTAX));
+        }
+        _ if !parameters.smtputf8 && !text[..used].is_ascii() => {
+            return Err(Wrong::Reply(&reply::NEEDS_UTF8));
+        }
+        _ => {}
     }
     Ok(Command::Mail { from, parameters })
 }

@@ -239,6 +239,12 @@ impl Scanner {
         run: &mut usize,
         sink: &mut impl Sink,
     ) -> Option<Event> {
+        if !self.in_header {
+            *used += self.whole_lines(&input[*used..]);
+            if self.at == At::Line {
+                return None;
+            }
+        }
         let rest = &input[*used..];
         let Some(n) = memchr::memchr2(b'\r', b'\n', rest) else {
             self.in_line(rest);
@@ -262,6 +268,36 @@ impl Scanner {
             return self.paused().then_some(Event::NotNow);
         }
         self.bare_lf(sink)
+    }
+
+    /// Passes over lines of the body up to one that is not plain: the last of the input, one that
+    /// a dot opens, one with a bare CR or LF. Returns the octets passed. This is where the time
+    /// of a message goes, so nothing is written back before the end.
+    fn whole_lines(&mut self, rest: &[u8]) -> usize {
+        let mut at = 0;
+        let mut line = self.line;
+        let mut longest = self.facts.line_longest;
+        let dots = self.framing == Framing::Dots;
+        self.at = loop {
+            let Some(n) = memchr::memchr2(b'\r', b'\n', &rest[at..]) else { break At::Text };
+            let end = at + n;
+            if rest[end] != b'\r' || rest.get(end + 1) != Some(&b'\n') {
+                break At::Text;
+            }
+            longest = longest.max(line + n as u64);
+            line = 0;
+            at = end + 2;
+            match rest.get(at) {
+                None => break At::Line,
+                Some(b'.') if dots => break At::Line,
+                Some(_) => {}
+            }
+        };
+        self.line = line;
+        if !self.discard {
+            self.facts.line_longest = longest;
+        }
+        at
     }
 
     /// Behind a dot or CR that an earlier piece (or the search for its mate) left open.

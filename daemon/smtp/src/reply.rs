@@ -22,6 +22,10 @@ pub struct Reply {
     pub enhanced: Option<Enhanced>,
     /// What follows.
     pub text: &'static str,
+    /// Code and enhanced code with the spaces behind them.
+    head: &'static str,
+    /// The whole line.
+    line: &'static str,
 }
 
 /// The id that stands in refusals and in the reply to a message: printable ASCII.
@@ -151,28 +155,18 @@ pub fn printable(out: &mut Vec<u8>, text: &[u8], max: usize) {
     out.extend(text.iter().map(|&c| if (0x20..0x7f).contains(&c) { c } else { b'?' }));
 }
 
-fn head(out: &mut Vec<u8>, code: u16, more: bool, enhanced: Option<Enhanced>) {
+fn head(out: &mut Vec<u8>, code: u16, more: bool, Enhanced(class, subject, detail): Enhanced) {
     number(out, u64::from(code));
     out.push(if more { b'-' } else { b' ' });
-    if let Some(Enhanced(class, subject, detail)) = enhanced {
-        number(out, u64::from(class));
-        out.push(b'.');
-        number(out, u64::from(subject));
-        out.push(b'.');
-        number(out, u64::from(detail));
-        out.push(b' ');
-    }
+    number(out, u64::from(class));
+    out.push(b'.');
+    number(out, u64::from(subject));
+    out.push(b'.');
+    number(out, u64::from(detail));
+    out.push(b' ');
 }
 
 impl Reply {
-    const fn new(code: u16, enhanced: Enhanced, text: &'static str) -> Self {
-        Self { code, enhanced: Some(enhanced), text }
-    }
-
-    const fn bare(code: u16, text: &'static str) -> Self {
-        Self { code, enhanced: None, text }
-    }
-
     /// The reply as bytes of a text, for those who refuse before a machine exists.
     #[must_use]
     pub fn to_vec(&self) -> Vec<u8> {
@@ -183,9 +177,7 @@ impl Reply {
 
     /// Appends the reply without an id.
     pub fn write(&self, out: &mut Vec<u8>) {
-        head(out, self.code, false, self.enhanced);
-        out.extend_from_slice(self.text.as_bytes());
-        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(self.line.as_bytes());
     }
 
     /// Appends the reply with the id in brackets before its text.
@@ -195,7 +187,7 @@ impl Reply {
 
     /// Appends the reply with the id, and behind its text what it is about, made printable.
     pub fn write_about(&self, out: &mut Vec<u8>, id: &Id, about: &[u8]) {
-        head(out, self.code, false, self.enhanced);
+        out.extend_from_slice(self.head.as_bytes());
         bracketed(out, id);
         out.extend_from_slice(self.text.as_bytes());
         if !about.is_empty() {
@@ -226,7 +218,7 @@ pub fn write_refusal(out: &mut Vec<u8>, refusal: &Refusal, id: &Id) {
                 return;
             }
             written += 1;
-            head(out, refusal.code, written < total, Some(refusal.enhanced));
+            head(out, refusal.code, written < total, refusal.enhanced);
             bracketed(out, id);
             let piece = &line[n * PIECE..line.len().min((n + 1) * PIECE)];
             printable(out, piece.strip_suffix(b"\r").unwrap_or(piece), PIECE);
@@ -236,10 +228,31 @@ pub fn write_refusal(out: &mut Vec<u8>, refusal: &Refusal, id: &Id) {
 }
 
 macro_rules! replies {
-    ($($(#[$doc:meta])* $name:ident = $kind:ident($($part:expr),+);)+) => {
-        $($(#[$doc])* pub const $name: Reply = Reply::$kind($($part),+);)+
+    ($($(#[$doc:meta])* $name:ident = $kind:ident($($part:tt)+);)+) => {
+        $($(#[$doc])* pub const $name: Reply = reply!($kind($($part)+));)+
         /// All fixed replies, by name: for documents and tests.
         pub const ALL: &[(&str, &Reply)] = &[$((stringify!($name), &$name)),+];
+    };
+}
+
+macro_rules! reply {
+    (new($code:literal, Enhanced($class:literal, $subject:literal, $detail:literal), $text:literal)) => {
+        Reply {
+            code: $code,
+            enhanced: Some(Enhanced($class, $subject, $detail)),
+            text: $text,
+            head: concat!($code, " ", $class, ".", $subject, ".", $detail, " "),
+            line: concat!($code, " ", $class, ".", $subject, ".", $detail, " ", $text, "\r\n"),
+        }
+    };
+    (bare($code:literal, $text:literal)) => {
+        Reply {
+            code: $code,
+            enhanced: None,
+            text: $text,
+            head: concat!($code, " "),
+            line: concat!($code, " ", $text, "\r\n"),
+        }
     };
 }
 
