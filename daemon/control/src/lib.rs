@@ -13,10 +13,14 @@
 
 pub mod limits;
 
-mod codec;
-mod reply;
-mod request;
 mod text;
+
+mod request;
+
+mod reply;
+
+mod codec;
+
 mod wire;
 
 pub use codec::{Decoder, Frame, TooLong, VERSION};

@@ -1,7 +1,7 @@
 //! A change to a record, as it travels to the shard that owns the key.
 //!
-//! *Guarantees*: a change says what happened, not what the record shall be, wherever two cores could
-//! have seen something happen at once: none of the two is lost.
+//! *Guarantees*: wherever two cores could have seen something happen at once, a change says what
+//! happened and not what the record shall be: none of the two is lost.
 
 use crate::hash::Hash;
 use crate::health::{Ended, Health};

@@ -17,28 +17,49 @@
 
 pub mod limits;
 
-mod admin;
 mod bits;
-mod cells;
-mod change;
-mod gcra;
-mod hash;
-pub mod health;
-mod key;
+
 mod kind;
-mod layout;
-pub mod note;
-mod notes;
-pub mod offers;
-mod rates;
+
+mod key;
+
+mod hash;
+
+mod cells;
+
 pub mod retry;
-mod sessions;
-mod slot;
+
+pub mod health;
+
+pub mod offers;
+
+pub mod note;
+
 pub mod standing;
-mod stats;
-mod store;
+
 mod value;
+
+mod change;
+
+mod slot;
+
+mod layout;
+
+mod gcra;
+
+mod stats;
+
+mod store;
+
+mod notes;
+
+mod rates;
+
 mod writer;
+
+mod admin;
+
+mod sessions;
 
 pub use admin::{RateEntry, Snapshot, SnapshotError};
 pub use change::{Change, What};

@@ -6,13 +6,13 @@
 //! used words of key and value; 7 to 14 key; 15 to 30 value; 31 unused.
 //!
 //! *Orderings*. One thread writes a slot at a time (the owner of the shard; for notes whoever made
-//! the sequence odd by compare-and-swap). The writer makes the sequence odd, then a `Release` fence,
-//! then the words (`Relaxed`), then stores the even sequence with `Release`. A reader loads the
-//! sequence with `Acquire`, then the words (`Relaxed`), then an `Acquire` fence, then the sequence
-//! again. If it read any word of a write in progress, that load synchronises through the two fences,
-//! so its second load sees the odd sequence or a later one, and it starts again; if the first load
-//! saw the even sequence of a finished write, it sees all of its words. Words are atomics, so a
-//! race is a stale value and never undefined.
+//! the sequence odd by compare-and-swap). The writer makes the sequence odd, then a `Release`
+//! fence, then the words (`Relaxed`), then stores the even sequence with `Release`. A reader loads
+//! the sequence with `Acquire`, then the words (`Relaxed`), then an `Acquire` fence, then the
+//! sequence again. If it read any word of a write in progress, that load synchronises through the
+//! two fences, so its second load sees the odd sequence or a later one, and it starts again; if the
+//! first load saw the even sequence of a finished write, it sees all of its words. Words are
+//! atomics, so a race is a stale value and never undefined.
 //!
 //! *Failure*: whatever the words hold is `Bad` at worst; lengths are checked before they are used.
 

@@ -1,7 +1,7 @@
 //! The one writer of a set of shards.
 //!
 //! *Guarantees*: a shard has one writer at a time (claimed in a bit set, given back on drop), and
-//! a writer is used by one thread at a time (it is not `Sync`); that is all a slot's sequence needs.
+//! a writer is used by one thread at a time (it is not `Sync`); a slot's sequence needs no more.
 
 use core::cell::Cell;
 use core::marker::PhantomData;

@@ -4,11 +4,11 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use hints::health::{Class, Ended, Rule};
+use hints::health::{Class, Ended, Health, Rule};
 use hints::limits::{FILE_WORDS_MIN, FUTURE_US_MAX};
 use hints::offers::Offers;
 use hints::retry::{Failed, Reply};
-use hints::standing::{Offence, Offended};
+use hints::standing::{Offence, Offended, Standing};
 use hints::{Applied, Hints, Kind, Limit, Opened, Seed, Setup, ShardSet, Start, Value, What};
 use proptest::prelude::*;
 
@@ -284,6 +284,42 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
+/// The change that an operation makes.
+fn change_of(op: &Op, now_us: u64) -> (Kind, u8, What) {
+    match *op {
+        Op::Offered(k, n) => {
+            let offers = Offers { extensions: n, seen_us: now_us, ..Offers::default() };
+            (Kind::Offers, k, What::Offered(offers))
+        }
+        Op::Offended(k, weight_milli) => {
+            let offended = Offended { offence: Offence::Early, weight_milli };
+            (Kind::Standing, k, What::Offended(offended))
+        }
+        Op::Ended(k, fine) => {
+            let class = if fine { Class::Fine } else { Class::TimedOut };
+            (Kind::Health, k, What::Ended(Ended { class, rule: RULE, jitter: 5 }))
+        }
+        Op::Remove(k) => (Kind::Offers, k, What::Remove),
+        Op::Later(_) | Op::Reopen => unreachable!("they change no record"),
+    }
+}
+
+/// What a map of values would say after a change, and for how many days.
+fn value_after(old: Option<Value>, what: What, now_us: u64) -> Option<(Value, u64)> {
+    match (what, old) {
+        (What::Offered(offers), _) => Some((Value::Offers(offers), 30)),
+        (What::Offended(offended), old) => {
+            let old = if let Some(Value::Standing(old)) = old { Some(old) } else { None };
+            Some((Value::Standing(Standing::after(old, &offended, now_us)), 1))
+        }
+        (What::Ended(ended), old) => {
+            let old = if let Some(Value::Health(old)) = old { Some(old) } else { None };
+            Some((Value::Health(Health::after(old, &ended, now_us)), 1))
+        }
+        _ => None,
+    }
+}
+
 /// One key for each number, some of them too long to be kept whole and alike in what is kept.
 fn key(number: u8) -> Vec<u8> {
     let mut key = vec![b'k'; if number.is_multiple_of(3) { 70 } else { 0 }];
@@ -305,19 +341,6 @@ proptest! {
         let mut now_us = NOW;
         for op in ops {
             let (kind, number, what) = match op {
-                Op::Offered(k, n) => {
-                    let offers = Offers { extensions: n, seen_us: now_us, ..Offers::default() };
-                    (Kind::Offers, k, What::Offered(offers))
-                }
-                Op::Offended(k, weight_milli) => {
-                    let offended = Offended { offence: Offence::Early, weight_milli };
-                    (Kind::Standing, k, What::Offended(offended))
-                }
-                Op::Ended(k, fine) => {
-                    let class = if fine { Class::Fine } else { Class::TimedOut };
-                    (Kind::Health, k, What::Ended(Ended { class, rule: RULE, jitter: 5 }))
-                }
-                Op::Remove(k) => (Kind::Offers, k, What::Remove),
                 Op::Later(by_us) => {
                     now_us += by_us;
                     continue;
@@ -326,27 +349,11 @@ proptest! {
                     hints = open(&words, now_us).hints;
                     continue;
                 }
+                op => change_of(&op, now_us),
             };
             apply(&hints, kind, &key(number), what, now_us);
             let old = model.get(&(kind, number)).filter(|(_, until_us)| *until_us > now_us);
-            let old = old.map(|(value, _)| *value);
-            let new = match (what, old) {
-                (What::Offered(offers), _) => Some((Value::Offers(offers), 30)),
-                (What::Offended(o), Some(Value::Standing(old))) => {
-                    Some((Value::Standing(hints::standing::Standing::after(Some(old), &o, now_us)), 1))
-                }
-                (What::Offended(o), _) => {
-                    Some((Value::Standing(hints::standing::Standing::after(None, &o, now_us)), 1))
-                }
-                (What::Ended(e), Some(Value::Health(old))) => {
-                    Some((Value::Health(hints::health::Health::after(Some(old), &e, now_us)), 1))
-                }
-                (What::Ended(e), _) => {
-                    Some((Value::Health(hints::health::Health::after(None, &e, now_us)), 1))
-                }
-                _ => None,
-            };
-            match new {
+            match value_after(old.map(|(value, _)| *value), what, now_us) {
                 Some((value, days)) => {
                     model.insert((kind, number), (value, now_us + days * DAY_US));
                 }
@@ -416,7 +423,8 @@ proptest! {
             words[at.index(words.len())].fetch_xor(xor, Relaxed);
         }
         // Used words, a bit each: where it hurts most.
-        let used: Vec<usize> = (0..words.len()).filter(|&at| words[at].load(Relaxed) != 0).collect();
+        let is_used = |at: &usize| words[*at].load(Relaxed) != 0;
+        let used: Vec<usize> = (0..words.len()).filter(is_used).collect();
         for (at, offset, bit) in near {
             if let Some(&at) = used.get(at * 3 + offset) {
                 words[at].fetch_xor(1 << bit, Relaxed);

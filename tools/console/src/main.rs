@@ -1,2 +1,42 @@
-//! To be filled.
-fn main() {}
+//! `ringpost`: the admin tool, on a shell or serial line or in a script.
+//!
+//! *Guarantees*: what it prints for people is 7-bit and at most 79 columns wide, whatever stands in
+//! a message; `--json` prints the replies, one line each. The exit codes are in `exit.rs` and in
+//! `ringpost --help`.
+//!
+//! *Failure*: one or two lines on stderr, what is wrong and what to do.
+//!
+//! *Not here*: what the daemon does with a request; `control` has the wire types.
+#![forbid(unsafe_code)]
+
+mod text;
+
+mod exit;
+
+mod page;
+
+mod socket;
+
+mod status;
+
+mod queue;
+
+mod hints;
+
+mod table;
+
+mod run;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match run::run(std::env::args_os()) {
+        Ok(exit) => exit.into(),
+        Err(trouble) => {
+            // Nobody is left to tell where stderr is closed; the exit code stays.
+            let _ = writeln!(std::io::stderr(), "{trouble}");
+            trouble.exit.into()
+        }
+    }
+}

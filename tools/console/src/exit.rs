@@ -1,0 +1,68 @@
+//! How `ringpost` ends: one code for each thing a script may want to tell apart.
+
+use std::fmt;
+use std::process::ExitCode;
+
+use crate::text::{COLUMNS, wrap};
+
+/// The exit codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Exit {
+    /// Done.
+    Fine = 0,
+    /// The daemon refused, or could not.
+    Refused = 1,
+    /// The command line is wrong (clap's own code).
+    Usage = 2,
+    /// No daemon answers.
+    NoDaemon = 3,
+    /// This user may not.
+    Denied = 4,
+    /// No such message, hint or kind.
+    NotFound = 5,
+    /// The other side speaks another protocol, or none.
+    Protocol = 6,
+    /// Done, and what was found needs attention: the ledger does not balance.
+    Attention = 7,
+}
+
+/// For `--help`; each line at most 79 columns.
+pub(crate) const HELP: &str = "\
+Exit codes: 0 done; 1 the daemon refused or could not; 2 wrong command line;
+3 no daemon answers; 4 this user may not; 5 no such message, hint or kind;
+6 another protocol; 7 done, and what was found needs attention.
+
+The socket is --socket, else $RINGPOST_SOCKET, else ./var/admin.sock if it
+exists, else /run/ringpost/admin.sock.";
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// What went wrong, what to do, and the exit code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Trouble {
+    pub(crate) exit: Exit,
+    pub(crate) message: String,
+    pub(crate) advice: String,
+}
+
+impl Trouble {
+    pub(crate) fn new(exit: Exit, message: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { exit, message: message.into(), advice: advice.into() }
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut lines = wrap(&format!("ringpost: {}", self.message), COLUMNS - 2).into_iter();
+        write!(f, "{}", lines.next().unwrap_or_default())?;
+        for line in lines.chain(wrap(&self.advice, COLUMNS - 2)) {
+            write!(f, "\n  {line}")?;
+        }
+        Ok(())
+    }
+}

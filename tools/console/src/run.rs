@@ -1,0 +1,107 @@
+//! From a command line to its row, a request, a page.
+
+use std::ffi::OsString;
+use std::io::{ErrorKind, Write};
+use std::time::Duration;
+
+use clap::ArgMatches;
+use control::{Failure, FailureCode, Frame, Reply};
+
+use crate::exit::{Exit, Trouble};
+use crate::page::Page;
+use crate::socket::{self, Socket};
+use crate::table::{self, ROWS, Row};
+use crate::text::plain;
+
+/// Does what the command line says.
+pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> Result<Exit, Trouble> {
+    let matches = match table::command().try_get_matches_from(arguments) {
+        Ok(matches) => matches,
+        Err(error) => {
+            let wrong = error.use_stderr();
+            // Nothing can be done about a closed terminal.
+            let _ = error.print();
+            return Ok(if wrong { Exit::Usage } else { Exit::Fine });
+        }
+    };
+    let (row, matches) = chosen(&matches);
+    let wait_s = matches.get_one::<u64>("timeout-s").copied().unwrap_or(30);
+    let named = matches.get_one::<String>("socket").map(OsString::from);
+    let mut request = (row.request)(matches)?;
+    let path = socket::path(named.as_ref());
+    let mut socket = Socket::connect(&path, Duration::from_secs(wait_s))?;
+    let next_of = row.next.filter(|_| matches.get_flag("all"));
+    let mut goes_on = false;
+    loop {
+        let (frame, reply) = socket.ask(&request)?;
+        let next = next_of.and_then(|next_of| next_of(request, &reply));
+        let page = Page::of_list(goes_on, next.is_some());
+        let (text, exit) = show(row, &reply, page, matches.get_flag("json").then_some(&frame))?;
+        print(&text)?;
+        if let Reply::Failure(failure) = &reply {
+            return Err(refused(failure));
+        }
+        match next {
+            Some(next) => request = next,
+            None => return Ok(exit),
+        }
+        goes_on = true;
+    }
+}
+
+/// What is printed: the reply itself as JSON, or the page of the row.
+fn show(
+    row: &Row,
+    reply: &Reply,
+    mut page: Page,
+    json: Option<&Frame>,
+) -> Result<(String, Exit), Trouble> {
+    let exit = (row.render)(&mut page, reply);
+    if let Some(frame) = json {
+        let mut page = Page::default();
+        page.verbatim(&String::from_utf8_lossy(&frame.payload));
+        return Ok((page.into_text(), exit.unwrap_or(Exit::Fine)));
+    }
+    match exit {
+        Some(exit) => Ok((page.into_text(), exit)),
+        None if matches!(reply, Reply::Failure(_)) => Ok((String::new(), Exit::Refused)),
+        None => {
+            let message = format!("this ringpost cannot show the reply to {:?}", row.name);
+            Err(Trouble::new(Exit::Protocol, message, "Use --json, or a newer ringpost."))
+        }
+    }
+}
+
+/// The row of the words that were given; clap has made sure that there is one.
+fn chosen(matches: &ArgMatches) -> (&'static Row, &ArgMatches) {
+    let (mut name, mut matches) = match matches.subcommand() {
+        Some((name, matches)) => (name.to_owned(), matches),
+        None => unreachable!("a subcommand is required"),
+    };
+    if let Some((word, below)) = matches.subcommand() {
+        name = format!("{name} {word}");
+        matches = below;
+    }
+    let row = ROWS.iter().find(|row| row.name == name);
+    (row.expect("every subcommand comes from a row"), matches)
+}
+
+fn refused(failure: &Failure) -> Trouble {
+    let exit = match failure.code {
+        FailureCode::Denied => Exit::Denied,
+        FailureCode::NotFound => Exit::NotFound,
+        FailureCode::Unknown | FailureCode::Version | FailureCode::Malformed => Exit::Protocol,
+        _ => Exit::Refused,
+    };
+    Trouble::new(exit, plain(&failure.message), plain(&failure.advice))
+}
+
+/// A reader that has seen enough (`| head`) is no error.
+fn print(text: &str) -> Result<(), Trouble> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Trouble::new(Exit::Refused, format!("cannot write: {error}"), ""))
+        }
+        _ => Ok(()),
+    }
+}

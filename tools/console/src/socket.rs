@@ -1,0 +1,143 @@
+//! The admin socket: which one, and one request and one reply at a time.
+//!
+//! *Failure*: each says what to do: start the daemon, be another user, wait.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use control::limits::REPLY_OCTETS_MAX;
+use control::{Decoder, Frame, Reply, Request, read_reply, write_request};
+
+use crate::exit::{Exit, Trouble};
+
+const HERE: &str = "./var/admin.sock";
+const SYSTEM: &str = "/run/ringpost/admin.sock";
+const READ_OCTETS: usize = 16 * 1024;
+
+/// A connection to the daemon.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    stream: UnixStream,
+    decoder: Decoder,
+    path: PathBuf,
+}
+
+/// The socket that is meant: named, else from the environment, else the first default that exists.
+pub(crate) fn path(named: Option<&OsString>) -> PathBuf {
+    let environment = || std::env::var_os("RINGPOST_SOCKET").filter(|path| !path.is_empty());
+    match named.cloned().or_else(environment) {
+        Some(path) => path.into(),
+        None if fs::symlink_metadata(HERE).is_ok() => HERE.into(),
+        None => SYSTEM.into(),
+    }
+}
+
+impl Socket {
+    /// Connects, or says why not.
+    pub(crate) fn connect(path: &Path, wait: Duration) -> Result<Self, Trouble> {
+        let stream = UnixStream::connect(path).map_err(|error| explain(path, &error))?;
+        let wait = Some(wait.max(Duration::from_millis(1)));
+        stream
+            .set_read_timeout(wait)
+            .and_then(|()| stream.set_write_timeout(wait))
+            .map_err(|error| broken(path, &error.to_string()))?;
+        Ok(Self { stream, decoder: Decoder::new(REPLY_OCTETS_MAX), path: path.to_owned() })
+    }
+
+    /// Asks and waits for the answer; the frame is for `--json`.
+    pub(crate) fn ask(&mut self, request: &Request) -> Result<(Frame, Reply), Trouble> {
+        let octets = write_request(request).map_err(|error| {
+            Trouble::new(Exit::Usage, format!("the request is {error}"), "use shorter arguments")
+        })?;
+        // A daemon that refuses this user may have answered and closed already: read first, then
+        // complain about the write.
+        let written = self.stream.write_all(&octets);
+        let mut buffer = vec![0; READ_OCTETS];
+        let frame = loop {
+            let popped = self.decoder.pop();
+            if let Some(frame) = popped.map_err(|error| self.alien(&error.to_string()))? {
+                break frame;
+            }
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return Err(broken(&self.path, "the daemon closed the connection")),
+                Ok(n) => self.decoder.push(&buffer[..n]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    return Err(Trouble::new(
+                        Exit::NoDaemon,
+                        format!("no answer at {} in time", self.path.display()),
+                        "Is the daemon busy or stuck? Its log says so; --timeout-s waits longer.",
+                    ));
+                }
+                Err(error) => {
+                    let error = written.err().unwrap_or(error);
+                    return Err(broken(&self.path, &error.to_string()));
+                }
+            }
+        };
+        let reply = read_reply(&frame).map_err(|error| self.alien(&error.to_string()))?;
+        Ok((frame, reply))
+    }
+
+    fn alien(&self, error: &str) -> Trouble {
+        Trouble::new(
+            Exit::Protocol,
+            format!("the answer at {} makes no sense: {error}", self.path.display()),
+            "Use the ringpost that came with the daemon, and the daemon's admin socket.",
+        )
+    }
+}
+
+fn broken(path: &Path, error: &str) -> Trouble {
+    Trouble::new(
+        Exit::NoDaemon,
+        format!("the connection to {} broke: {error}", path.display()),
+        "Did the daemon just stop? Its log says why.",
+    )
+}
+
+/// What a failed connect means and what to do.
+fn explain(path: &Path, error: &std::io::Error) -> Trouble {
+    let shown = path.display();
+    let start = format!(
+        "Start it: ringpostd --config docs/examples/mx.toml (or systemctl start ringpost). \
+         Elsewhere? Say --socket FILE or set RINGPOST_SOCKET (defaults: {HERE}, {SYSTEM})."
+    );
+    match error.kind() {
+        ErrorKind::NotFound => {
+            Trouble::new(Exit::NoDaemon, format!("no daemon runs here: no {shown}"), start)
+        }
+        ErrorKind::ConnectionRefused => Trouble::new(
+            Exit::NoDaemon,
+            format!("no daemon listens at {shown}: it was left behind"),
+            start,
+        ),
+        ErrorKind::PermissionDenied => {
+            let me = user_name(nix::unistd::Uid::effective().as_raw());
+            Trouble::new(
+                Exit::Denied,
+                format!("user {me} may not use {shown}"),
+                match owner(path) {
+                    Some(owner) => format!("User {owner} may: sudo -u {owner} ringpost ..."),
+                    None => "Ask whoever runs the daemon, or root.".to_owned(),
+                },
+            )
+        }
+        _ => Trouble::new(Exit::NoDaemon, format!("cannot connect to {shown}: {error}"), start),
+    }
+}
+
+/// The user who owns the socket, or the folder that hides it.
+fn owner(path: &Path) -> Option<String> {
+    path.ancestors().find_map(|path| fs::metadata(path).ok()).map(|data| user_name(data.uid()))
+}
+
+fn user_name(uid: u32) -> String {
+    let user = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid));
+    user.ok().flatten().map_or_else(|| format!("#{uid}"), |user| user.name)
+}
