@@ -1,0 +1,68 @@
+//! What the threads send each other: cores among themselves, cores and the house thread.
+//!
+//! *Limits.* Each mailbox holds [`MAIL_MAX`] messages; what a full one means stands where it is
+//! posted.
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use control::{Reply, Request};
+
+use crate::config::Config;
+use crate::dns::{AddressAnswer, MxAnswer};
+use crate::tls::TlsStore;
+
+/// Messages that wait in one mailbox.
+pub const MAIL_MAX: usize = 16_384;
+
+/// One generation of everything the operator can change while the daemon runs.
+#[derive(Debug)]
+pub struct Orders {
+    /// Counts the configs of this run, from 1.
+    pub generation: u64,
+    /// The config.
+    pub config: Config,
+    /// Certificates; none if no listener speaks TLS.
+    pub tls: Option<Arc<TlsStore>>,
+}
+
+/// To a core.
+#[derive(Debug)]
+pub enum ToCore {
+    /// From now on.
+    Orders(Arc<Orders>),
+    /// A connection another core has no slot for, and the tag of its listener.
+    Adopt(OwnedFd, u32),
+    /// A hint this core is the writer of.
+    Hint(hints::Change),
+    /// Where mail for a domain goes.
+    Mx(Arc<str>, Arc<MxAnswer>),
+    /// The addresses of a host.
+    Addresses(Arc<str>, Arc<AddressAnswer>),
+    /// The admin tool asks; the number names the question.
+    Asked(u64, Arc<Request>),
+    /// Stop accepting, finish what is under way, stop.
+    Drain,
+    /// The clock is vouched for, or not any more.
+    ClockConfirmed(bool),
+}
+
+/// To the house thread.
+#[derive(Debug)]
+pub enum ToHouse {
+    /// A core turns its loop and listens on these addresses.
+    Ready(usize, Vec<SocketAddr>),
+    /// A core could not start.
+    Failed(usize, String),
+    /// A core wants to know where mail for a domain goes.
+    Mx(usize, Arc<str>),
+    /// A core wants to know the addresses of a host.
+    Addresses(usize, Arc<str>),
+    /// A core's part of an answer.
+    Answered(u64, usize, Box<Reply>),
+    /// Log lines wait in the core's queue.
+    LinesWait(usize),
+    /// A core has stopped, all its mail in the log.
+    Stopped(usize),
+}
