@@ -90,6 +90,8 @@ pub(crate) struct Link {
     pub(crate) want_drained: bool,
     /// `close` was called: flush, shut down, wait for the peer.
     pub(crate) closing: bool,
+    /// `finish` was called as well: do not wait for the peer.
+    pub(crate) finishing: bool,
     /// Broken or aborted: give back everything at once.
     pub(crate) ending: bool,
     pub(crate) cancelled: bool,
@@ -123,6 +125,7 @@ impl Link {
             shutdown_done: false,
             want_drained: false,
             closing: false,
+            finishing: false,
             ending: false,
             cancelled: false,
             dirty: false,
@@ -157,7 +160,8 @@ impl Link {
         if self.stage == Stage::Closing {
             return None;
         }
-        if self.ending {
+        let flushed = !self.send_armed && self.out.is_empty();
+        if self.ending || (self.finishing && flushed) {
             return match (self.busy(), self.fd >= 0) {
                 (true, true) => (!self.cancelled).then_some(Step::Cancel),
                 (true, false) => None,
@@ -171,7 +175,6 @@ impl Link {
         if !self.send_armed && !self.out.is_empty() {
             return Some(Step::Send);
         }
-        let flushed = !self.send_armed && self.out.is_empty();
         let shut = self.shutdown_armed || self.shutdown_done;
         if self.closing && flushed && self.received_all && !self.receive_armed {
             // Nobody waits for bytes: closing sends the FIN, if it was not sent before.
@@ -257,6 +260,25 @@ mod tests {
         assert_eq!(link.next(), Some(Step::Close));
         link.stage = Stage::Closing;
         assert_eq!(link.next(), None);
+    }
+
+    #[test]
+    fn finishing_flushes_then_closes_without_the_peer() {
+        let mut link = open();
+        link.receive_armed = true;
+        link.out.push(1);
+        link.closing = true;
+        link.finishing = true;
+        assert_eq!(link.next(), Some(Step::Send));
+        link.out.clear();
+        link.send_armed = true;
+        assert_eq!(link.next(), None);
+        link.send_armed = false;
+        assert_eq!(link.next(), Some(Step::Cancel));
+        link.cancelled = true;
+        assert_eq!(link.next(), None);
+        link.receive_armed = false;
+        assert_eq!(link.next(), Some(Step::Close));
     }
 
     #[test]

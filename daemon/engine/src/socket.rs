@@ -109,3 +109,19 @@ pub(crate) fn make_blocking(fd: &impl AsRawFd) -> io::Result<()> {
 pub(crate) fn check(code: libc::c_int) -> io::Result<libc::c_int> {
     if code < 0 { Err(io::Error::last_os_error()) } else { Ok(code) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listeners_share_a_port_and_families_do_not_mix() {
+        let first = listen("[::1]:0".parse().unwrap(), 1).unwrap();
+        let second = listen(local(&first).unwrap(), 1).unwrap();
+        for fd in [first, second] {
+            assert_eq!(get(&fd, libc::SOL_SOCKET, libc::SO_REUSEPORT).unwrap(), 1);
+            assert_eq!(get(&fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY).unwrap(), 1);
+            assert_eq!(get(&fd, libc::IPPROTO_TCP, libc::TCP_NODELAY).unwrap(), 1);
+        }
+    }
+}

@@ -114,6 +114,37 @@ fn a_peer_that_never_ends_is_cut_after_the_linger_time() {
     });
 }
 
+/// Says its piece and is done.
+struct Brisk(bool);
+
+impl Play for Brisk {
+    fn event(&mut self, core: &mut Core<Task<Self>>, event: Event<'_, Task<Self>>) {
+        match event {
+            Event::Received { conn, .. } => {
+                core.send(conn, &vec![b'x'; 700_000]).unwrap();
+                core.finish(conn);
+            }
+            Event::Accepted { .. } => {}
+            Event::Closed { .. } => self.0 = true,
+            other => panic!("after finish only Closed comes: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn finishing_sends_all_and_does_not_wait_for_the_peer() {
+    both_ways(|config| {
+        let core = start(config, || Brisk(false));
+        let mut client = core.connect();
+        client.write_all(b"quit").unwrap();
+        let mut all = Vec::new();
+        client.read_to_end(&mut all).unwrap();
+        assert_eq!(all.len(), 700_000);
+        core.until(|core, brisk| brisk.0 && core.connections().0 == 0);
+        drop(client);
+    });
+}
+
 /// Answers only when the peer has ended.
 #[derive(Default)]
 struct Patient(Vec<u8>);
@@ -555,5 +586,39 @@ fn a_closed_listener_lets_another_core_have_the_port() {
     for _ in 0..20 {
         let client = TcpStream::connect(address).unwrap();
         assert_eq!(exchange(&client, b"y"), b"y");
+    }
+}
+
+/// Keeps the addresses of what comes in.
+#[derive(Default)]
+struct Names(Vec<(SocketAddr, SocketAddr)>);
+
+impl Play for Names {
+    fn event(&mut self, core: &mut Core<Task<Self>>, event: Event<'_, Task<Self>>) {
+        match event {
+            Event::Accepted { conn, peer, local, .. } => {
+                assert_eq!(core.local(conn), Some(local));
+                self.0.push((peer, local));
+            }
+            Event::Eof { conn } => core.close(conn),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn both_ends_are_named_in_both_families() {
+    let core = start(Config::default(), Names::default);
+    for (bound, reached) in [("[::]:0", "::1"), ("0.0.0.0:0", "127.0.0.3"), ("[::1]:0", "::1")] {
+        let bound: SocketAddr = bound.parse().unwrap();
+        let port = core.ask(move |core, _| {
+            let listener = core.listen(bound, 2).unwrap();
+            core.listener_address(listener).unwrap().port()
+        });
+        let address = SocketAddr::new(reached.parse().unwrap(), port);
+        let client = TcpStream::connect(address).unwrap();
+        let own = client.local_addr().unwrap();
+        core.until(|_, names| !names.0.is_empty());
+        assert_eq!(core.ask(|_, names| names.0.pop()), Some((own, address)));
     }
 }

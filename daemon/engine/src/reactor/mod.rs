@@ -11,6 +11,7 @@ mod connection;
 mod datagram;
 mod disk;
 mod listener;
+mod progress;
 #[cfg(test)]
 mod tests;
 mod turn;

@@ -154,15 +154,16 @@ impl<M: Send> Core<M> {
     /// Cancels and closes everything and waits for the kernel. True if it gave back all.
     fn quiesce(&mut self) -> bool {
         let deadline_us = clock::now_us() + STOP_WAIT_US;
-        for key in self.links.keys() {
-            self.abort(Conn::new(key));
-        }
         for key in self.listeners.keys() {
             self.close_listener(crate::handle::Listener::new(key));
         }
         self.close_sockets();
         let mut wake_cancelled = false;
         while self.holds_memory() {
+            // Every round: a last connection may have come in with the listener's end.
+            for key in self.links.keys() {
+                self.abort(Conn::new(key));
+            }
             self.flush_last(&mut wake_cancelled);
             if clock::now_us() > deadline_us || self.ring.enter(10_000).is_err() {
                 return false;
