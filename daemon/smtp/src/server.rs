@@ -103,7 +103,8 @@ pub struct Server {
     asked: Option<(Token, Asked)>,
     tokens: u32,
     counts: Counts,
-    swallowed: u64,
+    /// Octets of the message or chunk under way, as they came.
+    consumed: u64,
     now_us: u64,
     started_us: u64,
     /// The last reply, or the last content.
@@ -143,7 +144,7 @@ impl Server {
             asked: None,
             tokens: 0,
             counts: Counts::default(),
-            swallowed: 0,
+            consumed: 0,
             now_us: 0,
             started_us: 0,
             mark_us: 0,

@@ -339,7 +339,7 @@ impl Server {
     fn start_content(&mut self, framing: Framing) {
         self.scanner = Scanner::new(framing, self.settings.bare_newline);
         self.header_asked = false;
-        self.swallowed = 0;
+        self.consumed = 0;
         self.transfer_us = self.now_us;
         self.transferred = 0;
     }

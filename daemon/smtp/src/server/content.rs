@@ -80,7 +80,7 @@ impl Server {
         let n = usize::try_from(left).map_or(input.len(), |left| input.len().min(left));
         self.phase = Phase::Skip { left: left - n as u64, last };
         self.progress(n);
-        self.swallow(n, host);
+        self.give_up(host);
         self.settle(host);
         n
     }
@@ -91,7 +91,7 @@ impl Server {
         self.paused |= lend.not_now && event != Event::End;
         self.progress(used);
         if self.refused.is_some() {
-            self.swallow(used, host);
+            self.give_up(host);
             return (used, event);
         }
         let facts = self.scanner.facts();
@@ -105,6 +105,7 @@ impl Server {
         // What is over a limit is refused for that, however it goes on: the cut must not matter.
         if let Some(over) = over {
             self.refuse_content(Refused::Fixed(over), host);
+            self.give_up(host);
         }
         (used, event)
     }
@@ -112,12 +113,13 @@ impl Server {
     fn progress(&mut self, octets: usize) {
         self.mark_us = self.now_us;
         self.transferred = self.transferred.saturating_add(octets as u64);
+        self.consumed = self.consumed.saturating_add(octets as u64);
     }
 
-    /// Counts what is read for nothing.
-    fn swallow(&mut self, octets: usize, host: &mut impl Host) {
-        self.swallowed = self.swallowed.saturating_add(octets as u64);
-        if self.swallowed > self.settings.swallow_max {
+    /// Ends the session if what is read for nothing has no end.
+    fn give_up(&mut self, host: &mut impl Host) {
+        let size_max = self.offers.size.unwrap_or(0);
+        if self.consumed > size_max.saturating_add(self.settings.swallow_max) {
             if let Some(refused) = self.refused.take() {
                 self.say(&refused, host);
             }
@@ -139,7 +141,6 @@ impl Server {
         self.refused = Some(refused);
         self.scanner.discard();
         self.paused = false;
-        self.swallowed = 0;
         if let Phase::Chunk { left, last } = self.phase {
             self.phase = Phase::Skip { left, last };
         }
@@ -159,6 +160,7 @@ impl Server {
     ) {
         self.transfer_us = self.now_us;
         self.transferred = 0;
+        self.consumed = 0;
         self.phase = Phase::Skip { left: octets, last };
         self.refuse_content(refused, host);
         self.settle(host);
@@ -167,6 +169,7 @@ impl Server {
     pub(super) fn start_chunk(&mut self, octets: u64, last: bool, host: &mut impl Host) {
         self.transfer_us = self.now_us;
         self.transferred = 0;
+        self.consumed = 0;
         self.phase = Phase::Chunk { left: octets, last };
         self.settle(host);
     }

@@ -51,7 +51,7 @@ pub struct Settings {
     pub received_max: u32,
     /// Octets of a line of content without its CRLF; 0 is no limit.
     pub text_line_max: u64,
-    /// Octets of refused content that are still read.
+    /// Octets of refused content that are still read, beyond the size limit.
     pub swallow_max: u64,
     /// CR or LF alone in content. In commands they always end the session.
     pub bare_newline: BareNewline,
