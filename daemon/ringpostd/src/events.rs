@@ -6,7 +6,7 @@
 
 mod reason;
 
-pub use reason::Reason;
+pub use reason::{Answer, Reason};
 
 use std::net::SocketAddr;
 

@@ -5,9 +5,28 @@
 
 use smtp::reply::{self, Enhanced, Refusal, Reply};
 
-/// A reply of ours that no table of `smtp` has.
-const fn new(code: u16, enhanced: (u8, u16, u16), text: &'static str) -> Reply {
-    Reply { code, enhanced: Some(Enhanced(enhanced.0, enhanced.1, enhanced.2)), text }
+/// What the peer hears.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer {
+    /// Three digits, 400..=599.
+    pub code: u16,
+    /// The enhanced status (RFC 3463); its class is that of the code.
+    pub enhanced: Enhanced,
+    /// The text, printable ASCII.
+    pub text: &'static str,
+}
+
+/// An answer that no table of `smtp` has.
+const fn new(code: u16, enhanced: (u8, u16, u16), text: &'static str) -> Answer {
+    Answer { code, enhanced: Enhanced(enhanced.0, enhanced.1, enhanced.2), text }
+}
+
+/// One that the SMTP machine gives by itself.
+const fn fixed(reply: &Reply) -> Answer {
+    match reply.enhanced {
+        Some(enhanced) => Answer { code: reply.code, enhanced, text: reply.text },
+        None => panic!("a refusal has an enhanced code"),
+    }
 }
 
 macro_rules! reasons {
@@ -22,7 +41,7 @@ macro_rules! reasons {
             /// All of them, in order.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
 
-            const TABLE: &'static [(&'static str, Reply)] = &[$(($label, $reply),)+];
+            const TABLE: &'static [(&'static str, Answer)] = &[$(($label, $reply),)+];
         }
     };
 }
@@ -31,11 +50,11 @@ reasons! {
     // The session.
 
     /// Everything is used up.
-    Busy = "busy", reply::BUSY;
+    Busy = "busy", fixed(&reply::BUSY);
     /// The daemon stops.
-    Shutdown = "shutdown", reply::SHUTDOWN;
+    Shutdown = "shutdown", fixed(&reply::SHUTDOWN);
     /// Trouble of ours that no other reason names.
-    Local = "local", reply::LOCAL;
+    Local = "local", fixed(&reply::LOCAL);
     /// As many sessions of this client are open as may be.
     ClientConnections = "client_connections",
         new(421, (4, 7, 0), "too many connections from your address");
@@ -47,86 +66,86 @@ reasons! {
     /// A listener that requires a PROXY header got none, a broken one, or one from a stranger.
     ProxyHeader = "proxy_header", new(421, (4, 7, 0), "this port is for our proxies");
     /// The client spoke before the greeting.
-    EarlyTalker = "early_talker", reply::EARLY;
+    EarlyTalker = "early_talker", fixed(&reply::EARLY);
     /// The client speaks HTTP, TLS or noise.
-    NotSmtp = "not_smtp", reply::NOT_SMTP;
+    NotSmtp = "not_smtp", fixed(&reply::NOT_SMTP);
     /// The next command did not come.
-    Timeout = "timeout", reply::TIMEOUT;
+    Timeout = "timeout", fixed(&reply::TIMEOUT);
     /// Content did not come.
-    DataTimeout = "data_timeout", reply::DATA_TIMEOUT;
+    DataTimeout = "data_timeout", fixed(&reply::DATA_TIMEOUT);
     /// The session took too long.
-    SessionLong = "session_long", reply::SESSION_LONG;
+    SessionLong = "session_long", fixed(&reply::SESSION_LONG);
     /// Too many refused commands.
-    TooManyErrors = "too_many_errors", reply::ERRORS;
+    TooManyErrors = "too_many_errors", fixed(&reply::ERRORS);
     /// Too many commands that do no work.
-    TooManyIdleCommands = "too_many_idle_commands", reply::JUNK;
+    TooManyIdleCommands = "too_many_idle_commands", fixed(&reply::JUNK);
     /// Too many unknown recipients.
-    TooManyUnknown = "too_many_unknown", reply::REFUSED_RCPTS;
+    TooManyUnknown = "too_many_unknown", fixed(&reply::REFUSED_RCPTS);
     /// Enough messages for one session.
-    TooManyMessages = "too_many_messages", reply::MAILS;
+    TooManyMessages = "too_many_messages", fixed(&reply::MAILS);
     /// The connection broke.
     ConnectionLost = "connection_lost", new(421, (4, 4, 2), "connection lost");
 
     // Commands.
 
     /// Input behind a command that ends a group.
-    Pipelined = "pipelined", reply::PIPELINED;
+    Pipelined = "pipelined", fixed(&reply::PIPELINED);
     /// A line end that is not CRLF, in a command.
-    BareCommand = "bare_newline_command", reply::BARE_COMMAND;
+    BareCommand = "bare_newline_command", fixed(&reply::BARE_COMMAND);
     /// A command line that is too long.
-    LineLong = "line_long", reply::LINE_LONG;
+    LineLong = "line_long", fixed(&reply::LINE_LONG);
     /// A control octet in a command.
-    Control = "control", reply::CONTROL;
+    Control = "control", fixed(&reply::CONTROL);
     /// No command.
-    UnknownCommand = "unknown_command", reply::UNKNOWN;
+    UnknownCommand = "unknown_command", fixed(&reply::UNKNOWN);
     /// No command of this port.
-    NotImplemented = "not_implemented", reply::NOT_HERE;
+    NotImplemented = "not_implemented", fixed(&reply::NOT_HERE);
     /// An argument where there is none.
-    NoArgument = "no_argument", reply::NO_ARGUMENT;
+    NoArgument = "no_argument", fixed(&reply::NO_ARGUMENT);
     /// EHLO or HELO without a usable name.
-    HeloSyntax = "helo_syntax", reply::HELO_SYNTAX;
+    HeloSyntax = "helo_syntax", fixed(&reply::HELO_SYNTAX);
     /// MAIL without FROM:<>.
-    MailSyntax = "mail_syntax", reply::MAIL_SYNTAX;
+    MailSyntax = "mail_syntax", fixed(&reply::MAIL_SYNTAX);
     /// RCPT without TO:<>.
-    RcptSyntax = "rcpt_syntax", reply::RCPT_SYNTAX;
+    RcptSyntax = "rcpt_syntax", fixed(&reply::RCPT_SYNTAX);
     /// BDAT without a length.
-    BdatSyntax = "bdat_syntax", reply::BDAT_SYNTAX;
+    BdatSyntax = "bdat_syntax", fixed(&reply::BDAT_SYNTAX);
     /// A sender outside the grammar.
-    SenderSyntax = "sender_syntax", reply::SENDER_SYNTAX;
+    SenderSyntax = "sender_syntax", fixed(&reply::SENDER_SYNTAX);
     /// A recipient outside the grammar.
-    RecipientSyntax = "recipient_syntax", reply::RECIPIENT_SYNTAX;
+    RecipientSyntax = "recipient_syntax", fixed(&reply::RECIPIENT_SYNTAX);
     /// A local part that is too long.
-    LocalLong = "local_part_long", reply::LOCAL_LONG;
+    LocalLong = "local_part_long", fixed(&reply::LOCAL_LONG);
     /// A domain that is too long.
-    DomainLong = "domain_long", reply::DOMAIN_LONG;
+    DomainLong = "domain_long", fixed(&reply::DOMAIN_LONG);
     /// A path that is too long.
-    PathLong = "path_long", reply::PATH_LONG;
+    PathLong = "path_long", fixed(&reply::PATH_LONG);
     /// An 8-bit address without SMTPUTF8.
-    NeedsUtf8 = "needs_smtputf8", reply::NEEDS_UTF8;
+    NeedsUtf8 = "needs_smtputf8", fixed(&reply::NEEDS_UTF8);
     /// An 8-bit address that is no UTF-8.
-    NotUtf8 = "not_utf8", reply::NOT_UTF8;
+    NotUtf8 = "not_utf8", fixed(&reply::NOT_UTF8);
     /// An unknown parameter.
-    Parameter = "parameter", reply::PARAMETER;
+    Parameter = "parameter", fixed(&reply::PARAMETER);
     /// A parameter twice.
-    ParameterTwice = "parameter_twice", reply::TWICE;
+    ParameterTwice = "parameter_twice", fixed(&reply::TWICE);
     /// A parameter's value outside the grammar.
-    ParameterValue = "parameter_value", reply::VALUE;
+    ParameterValue = "parameter_value", fixed(&reply::VALUE);
     /// MAIL before EHLO.
-    HeloFirst = "helo_first", reply::HELO_FIRST;
+    HeloFirst = "helo_first", fixed(&reply::HELO_FIRST);
     /// MAIL inside a transaction.
-    NestedMail = "nested_mail", reply::NESTED_MAIL;
+    NestedMail = "nested_mail", fixed(&reply::NESTED_MAIL);
     /// RCPT or DATA before MAIL.
-    MailFirst = "mail_first", reply::MAIL_FIRST;
+    MailFirst = "mail_first", fixed(&reply::MAIL_FIRST);
     /// DATA without recipients.
-    NoRecipients = "no_recipients", reply::NO_RECIPIENTS;
+    NoRecipients = "no_recipients", fixed(&reply::NO_RECIPIENTS);
     /// Another command between chunks.
-    InChunks = "in_chunks", reply::IN_CHUNKS;
+    InChunks = "in_chunks", fixed(&reply::IN_CHUNKS);
     /// BDAT after a refused chunk.
-    ChunksRefused = "chunks_refused", reply::CHUNKS_REFUSED;
+    ChunksRefused = "chunks_refused", fixed(&reply::CHUNKS_REFUSED);
     /// DATA for a binary message.
-    BinaryNeedsBdat = "binary_needs_bdat", reply::BINARY_NEEDS_BDAT;
+    BinaryNeedsBdat = "binary_needs_bdat", fixed(&reply::BINARY_NEEDS_BDAT);
     /// STARTTLS inside TLS.
-    TlsAlready = "tls_already", reply::TLS_ALREADY;
+    TlsAlready = "tls_already", fixed(&reply::TLS_ALREADY);
     /// The listener takes mail over TLS only.
     TlsRequired = "tls_required", new(530, (5, 7, 0), "say STARTTLS first");
     /// A TLS handshake failed.
@@ -141,7 +160,7 @@ reasons! {
     ClientRecipientRate = "client_recipient_rate",
         new(451, (4, 7, 1), "too many recipients from your address, try again later");
     /// A message over the size limit.
-    Size = "size", reply::SIZE;
+    Size = "size", fixed(&reply::SIZE);
     /// Every next hop of this recipient takes smaller messages only.
     SizeBehind = "size_behind", new(552, (5, 3, 4), "too large for this recipient");
     /// No room in the spool.
@@ -154,7 +173,7 @@ reasons! {
     /// The spool could not make the message durable.
     SpoolFailed = "spool_failed", new(451, (4, 3, 0), "cannot keep mail now, try again later");
     /// Too many recipients.
-    Recipients = "recipients", reply::RCPTS;
+    Recipients = "recipients", fixed(&reply::RCPTS);
     /// A recipient elsewhere, from a client that may not relay.
     RelayDenied = "relay_denied", new(550, (5, 7, 1), "relaying denied");
     /// Nobody of ours.
@@ -180,15 +199,15 @@ reasons! {
     // Content.
 
     /// A line end that is not CRLF, in content.
-    BareContent = "bare_newline", reply::BARE_CONTENT;
+    BareContent = "bare_newline", fixed(&reply::BARE_CONTENT);
     /// A header section that is too large.
-    HeaderLarge = "header_large", reply::HEADER_LARGE;
+    HeaderLarge = "header_large", fixed(&reply::HEADER_LARGE);
     /// A line of content that is too long.
-    TextLine = "text_line", reply::TEXT_LINE;
+    TextLine = "text_line", fixed(&reply::TEXT_LINE);
     /// Too many Received lines.
-    Loop = "loop", reply::LOOP;
+    Loop = "loop", fixed(&reply::LOOP);
     /// NUL in content.
-    Nul = "nul", reply::NUL;
+    Nul = "nul", fixed(&reply::NUL);
 
     // Next hops.
 
@@ -238,32 +257,33 @@ impl Reason {
     /// What the peer hears: code, enhanced status (RFC 3463) and text. For what happens at a next
     /// hop, what a DSN says when the hop said nothing itself.
     #[must_use]
-    pub const fn reply(self) -> &'static Reply {
+    pub const fn answer(self) -> &'static Answer {
         &Self::TABLE[self as usize].1
     }
 
     /// The text for logs, the same as in the reply.
     #[must_use]
     pub const fn text(self) -> &'static str {
-        self.reply().text
+        self.answer().text
     }
 
     /// Whether trying again is of no use.
     #[must_use]
     pub const fn is_permanent(self) -> bool {
-        self.reply().code >= 500
+        self.answer().code >= 500
     }
 
     /// The refusal as the SMTP machine takes it.
     #[must_use]
     pub fn refusal(self) -> Refusal {
-        Refusal::fixed(self.reply())
+        let answer = self.answer();
+        Refusal::new(answer.code, answer.enhanced, answer.text)
     }
 
     /// The reason of a refusal that the SMTP machine decided by itself.
     #[must_use]
     pub fn of(reply: &Reply) -> Option<Self> {
-        let same = |(_, row): &(&str, Reply)| row.code == reply.code && row.text == reply.text;
+        let same = |(_, row): &(&str, Answer)| row.code == reply.code && row.text == reply.text;
         Self::TABLE.iter().position(same).and_then(|at| Self::ALL.get(at).copied())
     }
 }
@@ -282,18 +302,19 @@ mod tests {
             assert!(label.bytes().all(good) && labels.insert(label), "{label}");
             assert!(texts.insert(reason.text()), "{label}: its text stands twice");
             assert!(reason.text().bytes().all(|b| (0x20..0x7f).contains(&b)), "{label}");
-            let reply = reason.reply();
-            let enhanced = reply.enhanced.expect("refusals have one");
-            assert!((400..600).contains(&reply.code), "{label}");
-            assert_eq!(u16::from(enhanced.0), reply.code / 100, "{label}");
-            assert_eq!(Reason::of(reply), Some(*reason));
+            let answer = reason.answer();
+            assert!((400..600).contains(&answer.code), "{label}");
+            assert_eq!(u16::from(answer.enhanced.0), answer.code / 100, "{label}");
+            assert_eq!(reason.refusal().code(), answer.code, "{label}");
         }
     }
 
     #[test]
     fn every_refusal_of_the_machine_has_its_reason() {
         for (name, reply) in reply::ALL.iter().filter(|(_, reply)| reply.code >= 400) {
-            assert!(Reason::of(reply).is_some(), "smtp::reply::{name} has no reason");
+            let reason = Reason::of(reply);
+            assert!(reason.is_some(), "smtp::reply::{name} has no reason");
+            assert_eq!(reason.map(Reason::text), Some(reply.text), "{name}");
         }
         assert_eq!(Reason::of(&reply::OK), None);
     }
