@@ -1,4 +1,5 @@
-//! Every limit of the SMTP grammar and of the two machines, in octets unless the name says otherwise.
+//! Every limit of the SMTP grammar and of the receiving machine, in octets unless the name says
+//! otherwise.
 //!
 //! *Limits*: what RFC 5321 4.5.3 obliges a server to accept is asserted below at compile time.
 

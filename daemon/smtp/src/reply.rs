@@ -236,7 +236,10 @@ macro_rules! replies {
 }
 
 macro_rules! reply {
-    (new($code:literal, Enhanced($class:literal, $subject:literal, $detail:literal), $text:literal)) => {
+    (new(
+        $code:literal, Enhanced($class:literal, $subject:literal, $detail:literal),
+        $text:literal
+    )) => {
         Reply {
             code: $code,
             enhanced: Some(Enhanced($class, $subject, $detail)),
@@ -272,7 +275,7 @@ replies! {
     /// VRFY tells nothing (RFC 5321 7.3).
     VRFY = new(252, Enhanced(2, 0, 0), "send some mail and see");
     /// HELP.
-    HELP = new(214, Enhanced(2, 0, 0), "RFC 5321: EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY QUIT STARTTLS");
+    HELP = new(214, Enhanced(2, 0, 0), "see RFC 5321; there is nobody here to help");
     /// QUIT.
     BYE = new(221, Enhanced(2, 0, 0), "bye");
     /// STARTTLS.

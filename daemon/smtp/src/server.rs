@@ -336,6 +336,12 @@ impl Server {
         self.stop_if_asked(host);
     }
 
+    /// The id that replies carry now: the session's, with `.n` while a transaction is under way.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        self.id.as_str()
+    }
+
     /// n of the id `<session>.n`; 0 before the first MAIL.
     #[must_use]
     pub fn transaction(&self) -> u32 {

@@ -112,8 +112,8 @@ impl Received<'_> {
             (true, _, true) => "UTF8SMTPS",
             (false, true, false) => "ESMTP",
             (false, true, true) => "ESMTPS",
-            (false, false, false) => "SMTP",
-            (false, false, true) => "SMTPS",
+            // HELO inside TLS has no name of its own.
+            (false, false, _) => "SMTP",
         }
     }
 }

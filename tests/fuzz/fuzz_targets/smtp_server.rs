@@ -79,7 +79,13 @@ fn go_on(server: &mut Server, host: &mut Mail) {
     }
 }
 
-fn play(settings: &Arc<Settings>, input: &[u8], piece: usize, late: bool, slow: bool) -> (Mail, Action) {
+fn play(
+    settings: &Arc<Settings>,
+    input: &[u8],
+    piece: usize,
+    late: bool,
+    slow: bool,
+) -> (Mail, Action) {
     let mut server = Server::new(Arc::clone(settings), "0123456789ABCDEFGHIJ");
     let mut host = Mail { late, slow, ..Mail::default() };
     server.start(0, &mut host);
