@@ -14,3 +14,9 @@ pub mod replies;
 pub mod source;
 
 pub mod sink;
+
+pub mod proc;
+
+pub mod commit;
+
+pub mod measure;

@@ -57,5 +57,27 @@ pub const SINK_LINE_OCTETS_MAX: usize = 4096;
 /// Recipients of one message a sink takes.
 pub const SINK_RECIPIENTS_MAX: usize = 1000;
 
+/// The floor's name among measured servers.
+pub const FLOOR_NAME: &str = "floor";
+
+/// A ratio of rates counts only if both servers kept their CPU at least this busy.
+pub const BUSY_SHARE_MIN: f64 = 0.95;
+
+/// Seconds a measured server may take until its banner.
+pub const SERVER_START_WAIT_S: u64 = 60;
+
+/// Seconds a measured server may take to end.
+pub const SERVER_END_WAIT_S: u64 = 20;
+
+/// Milliseconds of load before each burst that counts.
+pub const WARM_UP_MS: u64 = 200;
+
+/// Octets of one bare commit.
+pub const COMMIT_BLOCK_OCTETS: usize = 4096;
+
+/// Octets of the file bare commits go to.
+pub const COMMIT_FILE_OCTETS: usize = 16 << 20;
+
+const _: () = assert!(COMMIT_FILE_OCTETS.is_multiple_of(COMMIT_BLOCK_OCTETS));
 const _: () = assert!(REPLY_LINE_OCTETS_MAX >= 512);
 const _: () = assert!(FLOOR_BUFFERS.is_power_of_two());

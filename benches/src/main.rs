@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use mxbench::measure::{self, Plan, Server};
 use mxbench::sink::faults::Fault;
 use mxbench::sink::ledger::{self, Ledger};
 use mxbench::sink::options::Extension;
@@ -31,6 +32,8 @@ enum Command {
     Sink(Box<SinkArguments>),
     /// Compare a source's list of acknowledged ids with what a Maildir folder holds.
     Check(CheckArguments),
+    /// Measure servers against the floor: CPU per message, rates, latency, writes, memory.
+    Measure(Box<MeasureArguments>),
 }
 
 #[derive(Debug, Args)]
@@ -179,12 +182,68 @@ struct CheckArguments {
     maildir: Vec<PathBuf>,
 }
 
+#[derive(Debug, Args)]
+struct MeasureArguments {
+    /// Name of a server; `discard` and `durable` are put in relation. Once for each server.
+    #[arg(long = "name")]
+    names: Vec<String>,
+    /// Where it listens. Once for each server.
+    #[arg(long = "server-addr", value_name = "HOST:PORT")]
+    addresses: Vec<String>,
+    /// A line for `sh -c` that runs it in the foreground. Once for each server.
+    #[arg(long = "server-cmd", value_name = "COMMAND")]
+    commands: Vec<String>,
+    /// CPU of the servers.
+    #[arg(long, default_value_t = 0)]
+    server_cpu: usize,
+    /// CPU of the source.
+    #[arg(long, default_value_t = 1)]
+    source_cpu: usize,
+    /// Rounds; the servers take turns in each.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Seconds of one burst.
+    #[arg(long, value_parser = seconds, default_value = "1")]
+    burst: Duration,
+    /// Sessions at the same time.
+    #[arg(long, default_value_t = 64)]
+    sessions: u32,
+    /// Octets of a message, with commas.
+    #[arg(long, value_delimiter = ',', default_value = "4096")]
+    sizes: Vec<String>,
+    /// Messages on a connection, with commas.
+    #[arg(long, value_delimiter = ',', default_value = "1,20")]
+    messages_per_connection: Vec<u64>,
+    /// A further argument of `mxbench source`, such as --no-pipelining. May be repeated.
+    #[arg(long, allow_hyphen_values = true)]
+    source_argument: Vec<String>,
+    /// Idle sessions whose memory is measured; 0: none.
+    #[arg(long, default_value_t = 10_000)]
+    idle: u32,
+    /// Take latencies in open loop at half of each server's rate, too.
+    #[arg(long)]
+    half_rate: bool,
+    /// Run servers and source under SCHED_FIFO (needs the right to, and `chrt`).
+    #[arg(long)]
+    fifo: bool,
+    /// Count flushes and writes of this block device, whoever makes them.
+    #[arg(long)]
+    device: Option<String>,
+    /// Folder of the servers' spools: a bare commit is measured there.
+    #[arg(long, value_name = "DIR")]
+    spool: Option<PathBuf>,
+    /// Print all as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
 fn main() -> ExitCode {
     let result = system::raise_file_limit().and_then(|_| match Arguments::parse().command {
         Command::Floor(arguments) => serve_floor(&arguments),
         Command::Source(arguments) => run_source(*arguments),
         Command::Sink(arguments) => serve_sink(*arguments),
         Command::Check(arguments) => check(&arguments),
+        Command::Measure(arguments) => run_measure(*arguments),
     });
     match result {
         Ok(code) => code,
@@ -300,6 +359,42 @@ fn check(arguments: &CheckArguments) -> io::Result<ExitCode> {
     println!("{}", serde_json::to_string(&account)?);
     let well = account.lost == 0 && account.doubled == 0;
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn run_measure(arguments: MeasureArguments) -> io::Result<ExitCode> {
+    let count = arguments.commands.len();
+    if arguments.addresses.len() != count || arguments.names.len() != count {
+        let text = "--name, --server-addr and --server-cmd: one of each for every server";
+        return Err(io::Error::other(text));
+    }
+    if let Some(bad) = arguments.sizes.iter().find(|text| size(text).is_err()) {
+        return Err(io::Error::other(format!("--sizes: {bad}: octets, 64k, 1m or mix")));
+    }
+    let servers = arguments.names.into_iter().zip(arguments.addresses).zip(arguments.commands);
+    let servers = servers
+        .map(|((name, at), command)| Ok(Server { name, address: address(&at)?, command }))
+        .collect::<io::Result<Vec<Server>>>()?;
+    let report = measure::run(&Plan {
+        servers,
+        cpus: [arguments.server_cpu, arguments.source_cpu],
+        rounds: arguments.rounds.max(1),
+        burst: arguments.burst,
+        sessions: arguments.sessions,
+        sizes: arguments.sizes,
+        messages_per_connection: arguments.messages_per_connection,
+        source_arguments: arguments.source_argument,
+        idle: arguments.idle,
+        half_rate: arguments.half_rate,
+        fifo: arguments.fifo,
+        device: arguments.device,
+        spool: arguments.spool,
+    })?;
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print!("{}", report.table());
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn milliseconds(duration: Duration) -> u64 {

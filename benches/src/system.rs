@@ -4,7 +4,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 
-use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -50,4 +50,14 @@ pub fn pin(cpu: usize) -> io::Result<()> {
     set.set(cpu)?;
     sched_setaffinity(Pid::from_raw(0), &set)?;
     Ok(())
+}
+
+/// The CPUs this thread may use.
+pub fn cpus() -> io::Result<CpuSet> {
+    Ok(sched_getaffinity(Pid::from_raw(0))?)
+}
+
+/// Lets this thread use these CPUs.
+pub fn set_cpus(cpus: &CpuSet) -> io::Result<()> {
+    Ok(sched_setaffinity(Pid::from_raw(0), cpus)?)
 }

@@ -1,0 +1,322 @@
+//! Medians, spreads and ratios of a measurement.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use crate::commit::Commit;
+use crate::limits::{BUSY_SHARE_MIN, FLOOR_NAME};
+use crate::source::report::Summary;
+
+/// One burst of load against one server.
+#[derive(Debug, Clone, Serialize)]
+pub struct Burst {
+    /// The server's name.
+    pub server: String,
+    /// The load's name.
+    pub load: String,
+    /// Round, from 0.
+    pub round: usize,
+    /// CPU microseconds of all processes of the server per acknowledged message.
+    pub cpu_us_per_message: f64,
+    /// The server's CPU time over the time of the burst.
+    pub server_busy: f64,
+    /// Busy share of the server's and the source's CPU, whoever kept them busy.
+    pub cpus_busy: [f64; 2],
+    /// Octets the server's processes sent towards a device, over octets of the messages.
+    pub written_per_octet: f64,
+    /// Of the device as a whole: flushes and writes per message; octets written over octets.
+    pub device: Option<[f64; 3]>,
+    /// What the source saw.
+    pub source: Summary,
+}
+
+/// Memory of a server under idle sessions.
+#[derive(Debug, Clone, Serialize)]
+pub struct Idle {
+    /// The server's name.
+    pub server: String,
+    /// Sessions that stood.
+    pub sessions: u64,
+    /// Resident octets before.
+    pub before: u64,
+    /// Resident octets with all sessions.
+    pub with: u64,
+}
+
+impl Idle {
+    /// Growth for each session, octets.
+    pub fn octets_per_session(&self) -> f64 {
+        (self.with as f64 - self.before as f64) / self.sessions.max(1) as f64
+    }
+}
+
+/// All that was measured.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Report {
+    /// Servers in the order given, the floor first.
+    pub servers: Vec<String>,
+    /// Loads in the order run.
+    pub loads: Vec<String>,
+    /// Every burst.
+    pub bursts: Vec<Burst>,
+    /// Idle memory, by server.
+    pub idle: Vec<Idle>,
+    /// The bare commit where the spools are.
+    pub commit: Option<Commit>,
+    /// Medians by `load/server/figure`, and ratios by `load/a:b/figure`.
+    pub medians: BTreeMap<String, Median>,
+}
+
+/// A median and its spread.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Median {
+    /// Median.
+    pub value: f64,
+    /// Least.
+    pub least: f64,
+    /// Most.
+    pub most: f64,
+}
+
+impl Median {
+    /// Of some values; `None` of none.
+    pub fn of(mut values: Vec<f64>) -> Option<Self> {
+        values.sort_by(f64::total_cmp);
+        let (least, most) = (*values.first()?, *values.last()?);
+        let middle = values.len() / 2;
+        let value = if values.len() % 2 == 1 {
+            values[middle]
+        } else {
+            f64::midpoint(values[middle - 1], values[middle])
+        };
+        Some(Self { value, least, most })
+    }
+}
+
+type Figure = (&'static str, fn(&Burst) -> f64);
+
+const FIGURES: [Figure; 8] = [
+    ("cpu_us", |burst| burst.cpu_us_per_message),
+    ("rate", |burst| burst.source.messages_per_s),
+    ("busy", |burst| burst.server_busy),
+    ("source_us", |burst| burst.source.source_cpu_us_per_message),
+    ("dot_p50_us", |burst| phase(burst, |figures| figures.p50_us)),
+    ("dot_p99_us", |burst| phase(burst, |figures| figures.p99_us)),
+    ("written", |burst| burst.written_per_octet),
+    ("flushes", |burst| burst.device.map_or(f64::NAN, |device| device[0])),
+];
+
+fn phase(burst: &Burst, figure: fn(&crate::source::report::Figures) -> f64) -> f64 {
+    burst.source.phases.get("final_dot").map_or(f64::NAN, figure)
+}
+
+impl Report {
+    fn of(&self, load: &str, server: &str, figure: fn(&Burst) -> f64) -> Option<Median> {
+        let bursts = self.bursts.iter().filter(|b| b.load == load && b.server == server);
+        Median::of(bursts.map(figure).filter(|value| !value.is_nan()).collect())
+    }
+
+    /// Ratio a / b of a figure, round by round, so that slow drifts of the machine fall out.
+    fn ratio(&self, load: &str, a: &str, b: &str, figure: fn(&Burst) -> f64) -> Option<Median> {
+        let find = |server: &str, round| {
+            let mut bursts = self.bursts.iter();
+            bursts.find(|x| x.load == load && x.server == server && x.round == round).map(figure)
+        };
+        let rounds = self.bursts.iter().map(|burst| burst.round).max()? + 1;
+        Median::of(
+            (0..rounds).filter_map(|round| Some(find(a, round)? / find(b, round)?)).collect(),
+        )
+    }
+
+    /// Median rate of a server under a load, messages a second.
+    pub fn rate(&self, load: &str, server: &str) -> Option<f64> {
+        Some(self.of(load, server, |burst| burst.source.messages_per_s)?.value)
+    }
+
+    /// Pairs whose ratios are printed: the floor over each, and discard over durable.
+    fn pairs(&self) -> Vec<(String, String)> {
+        let mut pairs: Vec<(String, String)> = self
+            .servers
+            .iter()
+            .filter(|name| *name != FLOOR_NAME)
+            .map(|name| (FLOOR_NAME.to_owned(), name.clone()))
+            .collect();
+        let (discard, durable) = ("discard".to_owned(), "durable".to_owned());
+        if self.servers.contains(&discard) && self.servers.contains(&durable) {
+            pairs.push((discard, durable));
+        }
+        pairs
+    }
+
+    /// Fills in `medians`.
+    pub fn settle(&mut self) {
+        let mut medians = BTreeMap::new();
+        for load in &self.loads {
+            for (name, figure) in FIGURES {
+                for server in &self.servers {
+                    if let Some(median) = self.of(load, server, figure) {
+                        medians.insert(format!("{load}/{server}/{name}"), median);
+                    }
+                }
+            }
+            for (a, b) in self.pairs() {
+                if let Some(ratio) = self.ratio(load, &a, &b, |burst| burst.cpu_us_per_message) {
+                    medians.insert(format!("{load}/{a}:{b}/cpu_us"), ratio);
+                }
+            }
+        }
+        self.medians = medians;
+    }
+
+    /// The report for a person.
+    pub fn table(&self) -> String {
+        let mut text = String::from(
+            "medians [least-most]; CPU of all of a server's processes, busy = that over the time\n",
+        );
+        for load in &self.loads {
+            let _ = writeln!(text, "\n{load}");
+            let _ = writeln!(
+                text,
+                "{:<12}{:>22}{:>9}{:>7}{:>9}{:>11}{:>11}{:>9}{:>9}",
+                "server",
+                "CPU us/message",
+                "msgs/s",
+                "busy",
+                "source",
+                "dot p50",
+                "dot p99",
+                "written",
+                "flushes"
+            );
+            for server in &self.servers {
+                self.row(&mut text, load, server);
+            }
+            for (a, b) in self.pairs() {
+                self.ratios(&mut text, load, &a, &b);
+            }
+        }
+        if !self.idle.is_empty() {
+            text.push_str("\nidle sessions after EHLO, plaintext\n");
+        }
+        for idle in &self.idle {
+            let _ = writeln!(
+                text,
+                "{:<12}{:>10.0} octets a session ({} sessions, {:.1} -> {:.1} MiB resident)",
+                idle.server,
+                idle.octets_per_session(),
+                idle.sessions,
+                idle.before as f64 / 1048576.0,
+                idle.with as f64 / 1048576.0,
+            );
+        }
+        if let Some(commit) = self.commit {
+            let _ = writeln!(
+                text,
+                "\nbare commit of 4 KiB: p50 {:.0} us, p99 {:.0} us",
+                commit.p50_us, commit.p99_us
+            );
+        }
+        text
+    }
+
+    fn row(&self, text: &mut String, load: &str, server: &str) {
+        let value = |name: &str| self.medians.get(&format!("{load}/{server}/{name}")).copied();
+        let Some(cpu) = value("cpu_us") else { return };
+        let number = |name, digits: usize| {
+            value(name).map_or_else(|| "-".to_owned(), |m| format!("{:.digits$}", m.value))
+        };
+        let spread = format!("{:.2} [{:.2}-{:.2}]", cpu.value, cpu.least, cpu.most);
+        let busy = value("busy").map_or(0.0, |m| m.value * 100.0);
+        let _ = write!(
+            text,
+            "{server:<12}{spread:>22}{:>9}{busy:>6.0}%{:>9}{:>11}{:>11}{:>9}{:>9}",
+            number("rate", 0),
+            number("source_us", 2),
+            number("dot_p50_us", 0),
+            number("dot_p99_us", 0),
+            number("written", 3),
+            number("flushes", 3),
+        );
+        let mine = self.bursts.iter().filter(|b| b.load == load && b.server == server);
+        let bad: u64 = mine.map(|b| b.source.failures + b.source.refused + b.source.unknown).sum();
+        text.push_str(&if bad > 0 { format!("  {bad} ERRORS\n") } else { "\n".to_owned() });
+    }
+
+    fn ratios(&self, text: &mut String, load: &str, a: &str, b: &str) {
+        let Some(cpu) = self.medians.get(&format!("{load}/{a}:{b}/cpu_us")) else { return };
+        let name = format!("{a} / {b}");
+        let _ = write!(text, "{name:<20} CPU {:.2} [{:.2}-{:.2}]", cpu.value, cpu.least, cpu.most);
+        let busy = [a, b].map(|server| {
+            self.medians.get(&format!("{load}/{server}/busy")).map_or(0.0, |median| median.value)
+        });
+        let rate = self.ratio(load, b, a, |burst| burst.source.messages_per_s);
+        if busy.iter().all(|&share| share >= BUSY_SHARE_MIN)
+            && let Some(rate) = rate
+        {
+            let _ = writeln!(text, ", rate {b} / {a} {:.2}", rate.value);
+        } else {
+            let _ = writeln!(
+                text,
+                ", rates client-limited (busy {:.0} %, {:.0} %)",
+                busy[0] * 100.0,
+                busy[1] * 100.0
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians_are_in_the_middle() {
+        let median = |value, least, most| Some(Median { value, least, most });
+        assert_eq!(Median::of(vec![]), None);
+        assert_eq!(Median::of(vec![3.0, 1.0, 2.0]), median(2.0, 1.0, 3.0));
+        assert_eq!(Median::of(vec![4.0, 1.0, 2.0, 3.0]), median(2.5, 1.0, 4.0));
+    }
+
+    fn burst(server: &str, round: usize, cpu: f64, busy: f64) -> Burst {
+        let mut record = crate::source::report::Record::new();
+        record.acked = 100;
+        let second = std::time::Duration::from_secs(1);
+        Burst {
+            server: server.to_owned(),
+            load: "l".to_owned(),
+            round,
+            cpu_us_per_message: cpu,
+            server_busy: busy,
+            cpus_busy: [busy, 1.0],
+            written_per_octet: 0.0,
+            device: None,
+            source: record.summary(second, second),
+        }
+    }
+
+    #[test]
+    fn ratios_are_taken_round_by_round_and_rates_only_of_busy_servers() {
+        let mut report = Report {
+            servers: ["floor", "discard", "durable"].map(str::to_owned).to_vec(),
+            loads: vec!["l".to_owned()],
+            ..Report::default()
+        };
+        // The machine slows down threefold in the second round: the ratio does not move.
+        for (round, factor) in [(0, 1.0), (1, 3.0)] {
+            report.bursts.push(burst("floor", round, 8.0 * factor, 0.97));
+            report.bursts.push(burst("discard", round, 10.0 * factor, 0.97));
+            report.bursts.push(burst("durable", round, 16.0 * factor, 0.90));
+        }
+        report.settle();
+        let of = |key: &str| report.medians[key];
+        let flat = |value| Median { value, least: value, most: value };
+        assert_eq!(of("l/floor:discard/cpu_us"), flat(0.8));
+        assert_eq!(of("l/floor:durable/cpu_us"), flat(0.5));
+        assert_eq!(of("l/discard:durable/cpu_us"), flat(0.625));
+        let table = report.table();
+        assert!(table.contains("rate discard / floor 1.00"), "{table}");
+        assert!(table.contains("rates client-limited (busy 97 %, 90 %)"), "{table}");
+    }
+}

@@ -1,0 +1,70 @@
+//! `mxbench measure` as a whole, with the sink as the server measured.
+
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+use std::net::TcpListener;
+use std::process::Command;
+
+use serde_json::Value;
+
+fn free_address() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+#[test]
+fn a_server_is_measured_beside_the_floor() {
+    let program = env!("CARGO_BIN_EXE_mxbench");
+    let address = free_address();
+    let command = format!("{program} sink --listen {address}; exit 0");
+    let cpu = (std::thread::available_parallelism().unwrap().get() - 1).to_string();
+    let output = Command::new(program)
+        .args(["measure", "--name", "discard", "--server-addr", &address])
+        .args(["--server-cmd", &command, "--source-cpu", &cpu])
+        .args(["--rounds", "2", "--burst", "0.2", "--idle", "100", "--half-rate", "--json"])
+        .args(["--sessions", "8", "--source-argument", "--no-pipelining"])
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let bursts = report["bursts"].as_array().unwrap();
+    assert_eq!(bursts.len(), 2 * 2 * 2 * 2, "rounds, servers, loads, closed and open loop");
+    for burst in bursts {
+        assert!(burst["source"]["acked"].as_u64().unwrap() > 0, "{burst}");
+        assert_eq!(burst["source"]["failures"], 0, "{burst}");
+        assert!(burst["cpu_us_per_message"].as_f64().unwrap() > 1.0, "{burst}");
+        assert!((0.001..1.5).contains(&burst["server_busy"].as_f64().unwrap()), "{burst}");
+    }
+    let idle = report["idle"].as_array().unwrap();
+    assert!(idle.iter().all(|idle| idle["sessions"] == 100), "{idle:?}");
+    let medians = report["medians"].as_object().unwrap();
+    for key in [
+        "4096 octets, 1/connection/floor:discard/cpu_us",
+        "4096 octets, 20/connection/discard/rate",
+    ] {
+        assert!(medians[key]["value"].as_f64().unwrap() > 0.0, "{key}");
+    }
+}
+
+#[test]
+fn a_plan_that_cannot_work_says_so_before_it_starts() {
+    let program = env!("CARGO_BIN_EXE_mxbench");
+    let fails = |arguments: &[&str]| {
+        let output = Command::new(program).arg("measure").args(arguments).output().unwrap();
+        assert!(!output.status.success());
+        assert!(output.stdout.is_empty());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let server = ["--name", "x", "--server-addr", &address, "--server-cmd", "true"];
+    assert!(fails(&server).contains("something listens"));
+    let address = free_address();
+    let server = ["--name", "x", "--server-addr", &address, "--server-cmd", "exit 3"];
+    assert!(fails(&[&server[..], &["--rounds", "1", "--burst", "0.1"]].concat()).contains("ended"));
+    assert!(fails(&["--name", "x"]).contains("one of each"));
+    assert!(fails(&["--server-cpu", "100000"]).contains("CPU 100000"));
+    assert!(fails(&["--device", "nosuch"]).contains("nosuch"));
+    assert!(fails(&["--idle", "4000000"]).contains("open files"));
+    assert!(fails(&["--sizes", "many"]).contains("many"));
+}
