@@ -123,6 +123,8 @@ pub struct Scanner {
     matched: u8,
     /// This header line has had a colon, or continues one that had.
     is_field: bool,
+    /// This header line opened with a space or tab.
+    continues: bool,
     paused: bool,
 }
 
@@ -140,6 +142,7 @@ impl Scanner {
             discard: false,
             matched: 0,
             is_field: false,
+            continues: false,
             paused: false,
         }
     }
@@ -239,11 +242,13 @@ impl Scanner {
         run: &mut usize,
         sink: &mut impl Sink,
     ) -> Option<Event> {
-        if !self.in_header {
+        if self.in_header {
+            *used += self.whole_fields(&input[*used..]);
+        } else {
             *used += self.whole_lines(&input[*used..]);
-            if self.at == At::Line {
-                return None;
-            }
+        }
+        if self.at == At::Line {
+            return None;
         }
         let rest = &input[*used..];
         let Some(n) = memchr::memchr2(b'\r', b'\n', rest) else {
@@ -297,6 +302,39 @@ impl Scanner {
         if !self.discard {
             self.facts.line_longest = longest;
         }
+        at
+    }
+
+    /// The same for lines of the header section, up to its empty line.
+    fn whole_fields(&mut self, rest: &[u8]) -> usize {
+        let mut at = 0;
+        let dots = self.framing == Framing::Dots;
+        if self.line > 0 || self.discard {
+            return at;
+        }
+        self.at = loop {
+            let Some(n) = memchr::memchr2(b'\r', b'\n', &rest[at..]) else { break At::Text };
+            let text = &rest[at..at + n];
+            let Some(first) = text.first() else { break At::Text };
+            if rest[at + n] != b'\r' || rest.get(at + n + 1) != Some(&b'\n') {
+                break At::Text;
+            }
+            if !matches!(first, b' ' | b'\t') {
+                self.is_field = memchr::memchr(b':', text).is_some();
+                let name = text.get(..RECEIVED.len());
+                if name.is_some_and(|name| name.eq_ignore_ascii_case(RECEIVED)) {
+                    self.facts.received = self.facts.received.saturating_add(1);
+                }
+            }
+            self.facts.header_broken |= !self.is_field;
+            self.facts.line_longest = self.facts.line_longest.max(n as u64);
+            at += n + 2;
+            match rest.get(at) {
+                None => break At::Line,
+                Some(b'.') if dots => break At::Line,
+                Some(_) => {}
+            }
+        };
         at
     }
 
@@ -407,7 +445,8 @@ impl Scanner {
         if self.line == 0 {
             self.matched = 0;
             // A continuation stays what the line before it was.
-            self.is_field &= matches!(first, b' ' | b'\t');
+            self.continues = matches!(first, b' ' | b'\t');
+            self.is_field &= self.continues;
         }
         let done = usize::from(self.matched);
         if self.line == done as u64 && done < RECEIVED.len() {
@@ -422,7 +461,7 @@ impl Scanner {
                 self.facts.received = self.facts.received.saturating_add(1);
             }
         }
-        if !self.is_field {
+        if !self.is_field && !self.continues {
             self.is_field = memchr::memchr(b':', octets).is_some();
         }
     }
