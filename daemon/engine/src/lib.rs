@@ -14,6 +14,41 @@
 //! request is an event of its own. What the kernel does not give back at the end is leaked.
 //!
 //! *Not here*: mail.
+//!
+//! ```
+//! use engine::{Config, Core, Event, Handler, Probe, mailbox};
+//!
+//! struct Echo;
+//!
+//! impl Handler<()> for Echo {
+//!     fn event(&mut self, core: &mut Core<()>, event: Event<'_, ()>) {
+//!         match event {
+//!             Event::Received { conn, bytes } => {
+//!                 if core.send(conn, bytes).is_err() {
+//!                     core.abort(conn);
+//!                 }
+//!             }
+//!             Event::Eof { conn } => core.close(conn),
+//!             Event::Mail(()) => core.stop(),
+//!             _ => {}
+//!         }
+//!     }
+//!
+//!     fn turn_end(&mut self, _core: &mut Core<()>) {}
+//! }
+//!
+//! let probe = Probe::detect()?;
+//! let (sender, receiver) = mailbox(16)?;
+//! type Failure = Box<dyn std::error::Error + Send + Sync>;
+//! let thread = std::thread::spawn(move || -> Result<(), Failure> {
+//!     let mut core = Core::new(Config::default(), &probe, receiver)?;
+//!     core.listen(([127, 0, 0, 1], 0).into(), 0)?;
+//!     Ok(core.run(&mut Echo)?)
+//! });
+//! sender.post(()).expect("the mailbox is empty");
+//! thread.join().expect("no panic").expect("a core");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![allow(unsafe_code, reason = "this crate is where the daemon's unsafe code lives")]
 
 pub mod limits;

@@ -137,6 +137,8 @@ pub struct Core<M: Send> {
     disk_ops: Slab<disk::Request>,
 
     wheel: Wheel<Due>,
+    /// Timers set with `set_timer`; the wheel has room for everything else besides.
+    tokens: u32,
     mailbox: MailboxReceiver<M>,
     wake_armed: bool,
     /// The mailbox may hold more than one turn takes.
@@ -198,6 +200,7 @@ impl<M: Send> Core<M> {
             files: Slab::new(limits::FILES_MAX),
             disk_ops: Slab::new(config.disk_ops_max),
             wheel: Wheel::new(now_us, timers),
+            tokens: 0,
             mailbox,
             wake_armed: false,
             mail_waits: true,
@@ -257,12 +260,19 @@ impl<M: Send> Core<M> {
     /// Sets a timer: `Event::Timer` with this token comes at or after `deadline_us`.
     /// `None` when as many are set as the configuration allows.
     pub fn set_timer(&mut self, deadline_us: u64, token: u64) -> Option<Timer> {
-        self.wheel.set(deadline_us, Due::Token(token)).map(Timer::new)
+        if self.tokens >= self.config.timers_max {
+            return None;
+        }
+        let key = self.wheel.set(deadline_us, Due::Token(token))?;
+        self.tokens += 1;
+        Some(Timer::new(key))
     }
 
     /// Cancels a timer; false if it was told of or cancelled before.
     pub fn cancel_timer(&mut self, timer: Timer) -> bool {
-        self.wheel.cancel(timer.key())
+        let cancelled = self.wheel.cancel(timer.key());
+        self.tokens -= u32::from(cancelled);
+        cancelled
     }
 
     /// Posts to another thread's mailbox. The wake-up is submitted at the end of the turn.

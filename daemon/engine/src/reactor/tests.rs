@@ -138,3 +138,21 @@ fn timers_come_in_order_and_cancelled_ones_do_not() {
     assert!(core.stats().turns < 100, "sleeps between: {}", core.stats().turns);
     assert!(core.heartbeat().last_turn_us() >= now + 90_000);
 }
+
+#[test]
+fn timers_of_the_handler_leave_room_for_those_of_connections() {
+    let (_, mailbox) = mailbox(1).unwrap();
+    let config = Config { timers_max: 2, ..Config::default() };
+    let mut core: Core<()> = Core::new(config, &Probe::detect().unwrap(), mailbox).unwrap();
+    let now = core.now_us();
+    let first = core.set_timer(now, 1).unwrap();
+    core.set_timer(now, 2).unwrap();
+    assert_eq!(core.set_timer(now, 3), None);
+    assert!(core.cancel_timer(first));
+    core.set_timer(now, 4).unwrap();
+    let mut ears = Ears::default();
+    while ears.other.len() < 2 {
+        core.turn(&mut ears).unwrap();
+    }
+    assert!(core.set_timer(now, 5).is_some() && core.set_timer(now, 6).is_some());
+}

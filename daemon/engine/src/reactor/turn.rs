@@ -130,7 +130,10 @@ impl<M: Send> Core<M> {
     fn take_timers(&mut self, handler: &mut impl Handler<M>) {
         while let Some((_, due)) = self.wheel.expire(self.now_us) {
             match due {
-                Due::Token(token) => handler.event(self, Event::Timer { token }),
+                Due::Token(token) => {
+                    self.tokens -= 1;
+                    handler.event(self, Event::Timer { token });
+                }
                 Due::Conn(conn) => self.on_conn_timer(conn, handler),
                 Due::Deadline(conn) => self.on_deadline(conn, handler),
                 Due::Accept(listener) => self.on_accept_timer(listener),
