@@ -9,8 +9,9 @@ use std::os::fd::OwnedFd;
 /// One thing that happened. Borrowed bytes are valid during the call only.
 ///
 /// The life of an accepted connection: `Accepted`, any number of `Received`, `Drained` and
-/// `ConnTimer`, at most one `Eof`, at most one `Broken`, `Closed`. Of one that was made: `Connected`
-/// first, and after a failed one only `Closed`. After `close` or `abort` only `Closed` comes.
+/// `ConnTimer`, at most one `Eof`, at most one `Broken`, `Closed`. Of one that was made:
+/// `Connected` first, and after a failed one only `Closed`. After `close`, `finish` or `abort`
+/// only `Closed` comes.
 #[derive(Debug)]
 pub enum Event<'a, M> {
     /// A connection came in, or was adopted.
