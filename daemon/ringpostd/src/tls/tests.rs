@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use proptest::prelude::*;
 use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, SignatureScheme, version};
 
 use super::limits::HELD_OCTETS_MAX;
@@ -584,4 +585,34 @@ fn a_node_makes_its_own_certificate_once() {
     let config = plain_client(BOTH, None, Resumption::disabled());
     let (_, _, info) = connect(&config, "node.example", loaded.store.for_local(LOCAL));
     assert_eq!((info.version, info.cipher_bits), ("TLS1.3", 256));
+}
+
+#[test]
+fn a_client_certificate_is_recorded_and_none_is_fine() {
+    let folder = Folder::new();
+    let files = folder.valid("mx.example.org", "ec");
+    let mut asking = settings(vec![files.clone()]);
+    asking.ask_client_certificate = true;
+    let store = TlsStore::load(&asking, &Tickets::new().unwrap(), NOW_US).unwrap().store;
+    for versions in [&[&version::TLS12][..], &[&version::TLS13]] {
+        let bare = plain_client(versions, None, Resumption::disabled());
+        let (_, _, info) = connect(&bare, "mx.example.org", store.for_local(LOCAL));
+        assert_eq!(info.peer_sha256, None);
+        let shown = folder.valid("client.example", "ec");
+        let chain = certificate::read_chain(&shown.chain).unwrap();
+        let key = PrivateKeyDer::from_pem_file(&shown.key).unwrap();
+        let mut config =
+            ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+                .with_protocol_versions(versions)
+                .unwrap()
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(Narrow { inner: None }))
+                .with_client_auth_cert(chain.clone(), key)
+                .unwrap();
+        config.resumption = Resumption::disabled();
+        let (_, server, info) =
+            connect(&Arc::new(config), "mx.example.org", store.for_local(LOCAL));
+        assert!(info.peer_sha256.is_some());
+        assert_eq!(server.peer_chain(), chain);
+    }
 }
