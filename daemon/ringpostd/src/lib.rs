@@ -11,6 +11,8 @@ pub mod events;
 
 pub mod metrics;
 
+pub mod maillog;
+
 pub mod tls;
 
 pub mod dns;

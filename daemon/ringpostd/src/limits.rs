@@ -50,16 +50,22 @@ pub const RELAY_PREFIX_V4_MIN: u8 = 8;
 /// The same for IPv6.
 pub const RELAY_PREFIX_V6_MIN: u8 = 16;
 
-/// Octets of one log line with its line end; longer fields are cut and end in `...`.
+/// Octets of one log line with its line end.
 pub const LOG_LINE_OCTETS_MAX: usize = 4_096;
-/// Octets of one value in a log line.
-pub const LOG_VALUE_OCTETS_MAX: usize = 512;
-/// Octets of a rejected mail's header that the reject log keeps.
+/// Octets of one value in a log line after escaping; a longer one is cut and ends in `...`.
+pub const LOG_VALUE_OCTETS_MAX: usize = 480;
+/// Values in one log line that others chose: addresses, names, texts.
+pub const LOG_FOREIGN_VALUES_MAX: usize = 6;
+/// Octets of all else in a log line.
+pub const LOG_OWN_OCTETS_MAX: usize = 1_200;
+/// Octets of a rejected mail's header that the reject log keeps, after escaping.
 pub const REJECT_HEADER_OCTETS_MAX: usize = 16 << 10;
 /// Octets of log lines a core may hold: waiting, reserved, or on their way to the disk.
 pub const LOG_WAITING_OCTETS_MAX: usize = 16 << 20;
 /// Octets after which waiting lines leave the core without waiting for the end of the turn.
 pub const LOG_CHUNK_OCTETS: usize = 64 << 10;
+/// Lines leave the core at the latest after so many microseconds.
+pub const LOG_WAIT_US_MAX: u64 = 100_000;
 /// Chunks on their way from one core to the log files.
 pub const LOG_CHUNKS_MAX: usize = 256;
 /// Log files a directory may hold before old ones are deleted whatever their size.
@@ -71,7 +77,9 @@ pub const PHASE_US_MAX: u64 = 3_600_000_000;
 const _: () = assert!(RCPT_MIN >= 100 && RCPT_MIN < RCPT_MAX);
 const _: () = assert!(SIZE_MIN >= 64 << 10 && SIZE_MIN < SIZE_MAX);
 const _: () = assert!(SEGMENTS_MIN >= 4 && SEGMENTS_MIN < SEGMENTS_MAX);
-const _: () = assert!(LOG_VALUE_OCTETS_MAX * 4 < LOG_LINE_OCTETS_MAX);
+const _: () = assert!(
+    LOG_VALUE_OCTETS_MAX * LOG_FOREIGN_VALUES_MAX + LOG_OWN_OCTETS_MAX <= LOG_LINE_OCTETS_MAX
+);
 const _: () = assert!(LOG_LINE_OCTETS_MAX < LOG_CHUNK_OCTETS);
 const _: () = assert!(LOG_CHUNK_OCTETS * LOG_CHUNKS_MAX >= LOG_WAITING_OCTETS_MAX);
-const _: () = assert!(REJECT_HEADER_OCTETS_MAX * 4 + LOG_LINE_OCTETS_MAX < LOG_WAITING_OCTETS_MAX);
+const _: () = assert!(REJECT_HEADER_OCTETS_MAX + 2 * LOG_LINE_OCTETS_MAX < LOG_WAITING_OCTETS_MAX);

@@ -1,7 +1,7 @@
 //! The page Prometheus reads: text exposition format, version 0.0.4.
 //!
 //! *Guarantees.* HELP and TYPE stand once, right before the samples of their metric. A cell with
-//! labels that was never counted is left out, but for alarms and the ledger, which are always there.
+//! labels that was never counted is left out; those of alarms and the ledger are always there.
 
 use std::fmt::Write as _;
 
