@@ -72,6 +72,9 @@ pub const SERVER_END_WAIT_S: u64 = 20;
 /// Milliseconds of load before each burst that counts.
 pub const WARM_UP_MS: u64 = 200;
 
+/// Octets of a large message, in the words of `mxbench source --size`, and how many come at once.
+pub const LARGE_MESSAGE: (&str, u64) = ("100m", 10);
+
 /// Octets of one bare commit.
 pub const COMMIT_BLOCK_OCTETS: usize = 4096;
 

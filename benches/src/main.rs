@@ -220,6 +220,9 @@ struct MeasureArguments {
     /// Idle sessions whose memory is measured; 0: none.
     #[arg(long, default_value_t = 10_000)]
     idle: u32,
+    /// Measure memory under ten messages of 100 MiB at once, too.
+    #[arg(long)]
+    large: bool,
     /// Take latencies in open loop at half of each server's rate, too.
     #[arg(long)]
     half_rate: bool,
@@ -384,6 +387,7 @@ fn run_measure(arguments: MeasureArguments) -> io::Result<ExitCode> {
         messages_per_connection: arguments.messages_per_connection,
         source_arguments: arguments.source_argument,
         idle: arguments.idle,
+        large: arguments.large,
         half_rate: arguments.half_rate,
         fifo: arguments.fifo,
         device: arguments.device,

@@ -70,6 +70,8 @@ pub struct Usage {
     pub written: u64,
     /// Resident octets.
     pub resident: u64,
+    /// Most resident octets so far, of each process.
+    pub peak: u64,
     /// Processes.
     pub processes: usize,
 }
@@ -94,6 +96,7 @@ pub fn usage(root: i32) -> io::Result<Usage> {
         }
         if let Ok(text) = read("status") {
             sum.resident += parse_value(&text, "VmRSS").unwrap_or(0) * 1024;
+            sum.peak += parse_value(&text, "VmHWM").unwrap_or(0) * 1024;
         }
     }
     Ok(sum)

@@ -21,6 +21,7 @@ fn a_server_is_measured_beside_the_floor() {
         .args(["measure", "--name", "discard", "--server-addr", &address])
         .args(["--server-cmd", &command, "--source-cpu", &cpu])
         .args(["--rounds", "2", "--burst", "0.2", "--idle", "100", "--half-rate", "--json"])
+        .arg("--large")
         .args(["--sessions", "8", "--source-argument", "--no-pipelining"])
         .output()
         .unwrap();
@@ -37,6 +38,10 @@ fn a_server_is_measured_beside_the_floor() {
     }
     let idle = report["idle"].as_array().unwrap();
     assert!(idle.iter().all(|idle| idle["sessions"] == 100), "{idle:?}");
+    let large = report["large"].as_array().unwrap();
+    assert!(large.iter().all(|large| large["acked"] == 10), "{large:?}");
+    let growth = large[1]["after"].as_u64().unwrap() - large[1]["before"].as_u64().unwrap();
+    assert!(growth > 100 << 20, "the sink holds a message in memory until its end: {growth}");
     let medians = report["medians"].as_object().unwrap();
     for key in [
         "4096 octets, 1/connection/floor:discard/cpu_us",

@@ -10,6 +10,11 @@
 //! *Not here*: checks, logs, addresses, storage. Changed only by a page in `docs/decisions`.
 
 pub mod end;
+
+mod buffers;
+
+pub mod net;
+
 pub mod ring;
 
 use std::io;

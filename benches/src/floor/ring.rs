@@ -13,15 +13,16 @@
 //! *Not here*: anything of SMTP.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
-use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
-use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
+use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, SubmissionQueue, Submitter, cqueue, opcode, squeue};
-use nix::sys::socket::{SockaddrLike, SockaddrStorage};
+use nix::sys::socket::SockaddrLike;
+
+use super::buffers::Buffers;
+pub use super::net::{Conn, Net};
+use super::net::{GENERATION_MASK, Slot};
 
 /// Sizes of a ring, and how a finished connection is ended.
 #[derive(Debug, Clone)]
@@ -34,14 +35,6 @@ pub struct Setup {
     pub buffer_octets: u32,
     /// Connections held at once.
     pub connections_max: u32,
-}
-
-/// A connection: its slot and the generation of that slot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Conn {
-    /// Dense: a handler can keep a `Vec` beside it.
-    pub index: u32,
-    generation: u32,
 }
 
 /// What the loop does after a drained batch of completions.
@@ -75,226 +68,6 @@ pub trait Handler {
     fn turn(&mut self, net: &mut Net) -> Next;
 }
 
-#[derive(Debug, Default)]
-struct Slot {
-    fd: RawFd,
-    generation: u32,
-    /// The slot stands for a connection.
-    open: bool,
-    /// The slot is in `Net::dirty`.
-    dirty: bool,
-    connecting: bool,
-    /// The connect request is with the kernel.
-    connect_armed: bool,
-    /// A multishot receive is armed.
-    receiving: bool,
-    /// What the kernel reads; not touched while `in_flight`.
-    sending: Vec<u8>,
-    in_flight: bool,
-    queued: Vec<u8>,
-    want_drained: bool,
-    /// Shut down the sending side once everything has left.
-    half_close: bool,
-    half_closed: bool,
-    /// Close once everything has been handed to the kernel.
-    finish: bool,
-    /// The descriptor is closed already; the slot waits for its last completions.
-    gone: bool,
-    /// Peer's end has been seen, or the connection is to be dropped.
-    ended: bool,
-    /// Receiving is paused: the multishot receive is cancelled and not re-armed.
-    paused: bool,
-    /// The address the kernel reads while connecting.
-    address: Option<Box<SockaddrStorage>>,
-}
-
-/// The connections of a ring, as a handler sees them.
-#[derive(Debug)]
-pub struct Net {
-    slots: Vec<Slot>,
-    free: Vec<u32>,
-    dirty: Vec<u32>,
-    close_later: Vec<RawFd>,
-    connections_max: u32,
-    open: u32,
-    listeners: Vec<TcpListener>,
-    arm_accept: Vec<usize>,
-    accept_stalled: Vec<usize>,
-    watch: Option<OwnedFd>,
-    arm_watch: bool,
-    refused: u64,
-}
-
-impl Net {
-    fn new(connections_max: u32) -> Self {
-        Self {
-            slots: Vec::new(),
-            free: Vec::new(),
-            dirty: Vec::new(),
-            close_later: Vec::new(),
-            connections_max,
-            open: 0,
-            listeners: Vec::new(),
-            arm_accept: Vec::new(),
-            accept_stalled: Vec::new(),
-            watch: None,
-            arm_watch: false,
-            refused: 0,
-        }
-    }
-
-    /// Takes connections from a listener from the next turn on.
-    pub fn listen(&mut self, listener: TcpListener) {
-        self.arm_accept.push(self.listeners.len());
-        self.listeners.push(listener);
-    }
-
-    /// Watches one descriptor (a signalfd, say) for being readable.
-    pub fn watch(&mut self, fd: OwnedFd) {
-        self.watch = Some(fd);
-        self.arm_watch = true;
-    }
-
-    /// Starts connecting a non-blocking socket. `None` when every slot is taken.
-    pub fn connect(&mut self, socket: OwnedFd, peer: SocketAddr) -> Option<Conn> {
-        let conn = self.take(socket.as_raw_fd())?;
-        let _ = socket.into_raw_fd();
-        let slot = &mut self.slots[conn.index as usize];
-        slot.connecting = true;
-        slot.address = Some(Box::new(SockaddrStorage::from(peer)));
-        Some(conn)
-    }
-
-    /// The output of a connection, to be appended to; it leaves at the end of the turn.
-    pub fn out(&mut self, conn: Conn) -> &mut Vec<u8> {
-        self.mark(conn.index);
-        &mut self.slots[conn.index as usize].queued
-    }
-
-    /// Octets appended and not yet taken by the kernel.
-    pub fn pending(&self, conn: Conn) -> usize {
-        let slot = &self.slots[conn.index as usize];
-        slot.queued.len() + if slot.in_flight { slot.sending.len() } else { 0 }
-    }
-
-    /// Asks for one `drained` call when everything appended so far has left.
-    pub fn want_drained(&mut self, conn: Conn) {
-        self.mark(conn.index);
-        self.slots[conn.index as usize].want_drained = true;
-    }
-
-    /// Shuts down the sending side once everything appended has left; receiving goes on.
-    pub fn shutdown_write(&mut self, conn: Conn) {
-        self.mark(conn.index);
-        self.slots[conn.index as usize].half_close = true;
-    }
-
-    /// Sends what is appended and closes. No further call is made for the handle; what the peer
-    /// says from now on is lost.
-    pub fn finish(&mut self, conn: Conn) {
-        self.mark(conn.index);
-        self.slots[conn.index as usize].finish = true;
-    }
-
-    /// Drops a connection: what is queued is forgotten, no further call is made for it.
-    pub fn abort(&mut self, conn: Conn) {
-        if !self.is_open(conn) {
-            return;
-        }
-        let slot = &mut self.slots[conn.index as usize];
-        slot.ended = true;
-        slot.queued.clear();
-        self.mark(conn.index);
-    }
-
-    /// Whether the handle still names a living connection.
-    pub fn is_open(&self, conn: Conn) -> bool {
-        self.slots
-            .get(conn.index as usize)
-            .is_some_and(|slot| slot.open && !slot.ended && slot.generation == conn.generation)
-    }
-
-    /// Stops receiving; what the peer sends meanwhile fills its window.
-    pub fn pause(&mut self, conn: Conn) {
-        self.slots[conn.index as usize].paused = true;
-        self.mark(conn.index);
-    }
-
-    /// Receives again.
-    pub fn resume(&mut self, conn: Conn) {
-        self.slots[conn.index as usize].paused = false;
-        self.mark(conn.index);
-    }
-
-    /// The living connection in a slot.
-    pub fn conn(&self, index: usize) -> Option<Conn> {
-        let slot = self.slots.get(index)?;
-        let index = u32::try_from(index).ok()?;
-        (slot.open && !slot.ended).then_some(Conn { index, generation: slot.generation })
-    }
-
-    /// Connections that stand.
-    pub fn open(&self) -> u32 {
-        self.open
-    }
-
-    /// Connections closed at once because every slot was taken.
-    pub fn refused(&self) -> u64 {
-        self.refused
-    }
-
-    fn take(&mut self, fd: RawFd) -> Option<Conn> {
-        let index = match self.free.pop() {
-            Some(index) => index,
-            None if self.slots.len() < self.connections_max as usize => {
-                self.slots.push(Slot::default());
-                u32::try_from(self.slots.len() - 1).expect("bounded by connections_max")
-            }
-            None => return None,
-        };
-        let slot = &mut self.slots[index as usize];
-        slot.fd = fd;
-        slot.open = true;
-        let generation = slot.generation;
-        self.open += 1;
-        self.mark(index);
-        Some(Conn { index, generation })
-    }
-
-    #[inline]
-    fn mark(&mut self, index: u32) {
-        let slot = &mut self.slots[index as usize];
-        if !slot.dirty {
-            slot.dirty = true;
-            self.dirty.push(index);
-        }
-    }
-
-    /// Frees a slot whose requests are all over; the descriptor is closed with the next batch.
-    fn release(&mut self, index: u32) {
-        let slot = &mut self.slots[index as usize];
-        if !slot.gone {
-            self.close_later.push(slot.fd);
-        }
-        slot.gone = false;
-        slot.half_close = false;
-        slot.half_closed = false;
-        slot.generation = (slot.generation + 1) & GENERATION_MASK;
-        slot.open = false;
-        slot.finish = false;
-        slot.ended = false;
-        slot.paused = false;
-        slot.want_drained = false;
-        slot.queued.clear();
-        slot.sending.clear();
-        slot.address = None;
-        self.free.push(index);
-        self.open -= 1;
-        self.arm_accept.append(&mut self.accept_stalled);
-    }
-}
-
-const GENERATION_MASK: u32 = 0xff_ffff;
 const BUFFER_GROUP: u16 = 0;
 const OP_ACCEPT: u64 = 1;
 const OP_RECV: u64 = 2;
@@ -305,84 +78,6 @@ const OP_IGNORED: u64 = 6;
 
 fn user_data(op: u64, generation: u32, index: u32) -> u64 {
     op << 56 | u64::from(generation) << 32 | u64::from(index)
-}
-
-/// The provided buffer ring and the buffers in it.
-struct Buffers {
-    ring: NonNull<BufRingEntry>,
-    base: NonNull<u8>,
-    entries: u16,
-    octets: u32,
-    tail: u16,
-}
-
-impl Buffers {
-    fn new(entries: u16, octets: u32) -> io::Result<Self> {
-        if !entries.is_power_of_two() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "buffers: a power of two"));
-        }
-        let ring = map(usize::from(entries) * size_of::<BufRingEntry>())?.cast();
-        let base = map(usize::from(entries) * octets as usize)?;
-        let mut buffers = Self { ring, base, entries, octets, tail: 0 };
-        for id in 0..entries {
-            buffers.give(id);
-        }
-        buffers.publish();
-        Ok(buffers)
-    }
-
-    /// Hands buffer `id` to the kernel with the next `publish`.
-    #[inline]
-    fn give(&mut self, id: u16) {
-        let at = usize::from(self.tail & (self.entries - 1));
-        let address = self.base.as_ptr() as u64 + u64::from(id) * u64::from(self.octets);
-        // SAFETY: `ring` maps `entries` entries and `at` is below that; only this thread writes
-        // entries, and the kernel reads an entry only after `publish` has moved the tail past it.
-        let entry = unsafe { &mut *self.ring.as_ptr().add(at) };
-        entry.set_addr(address);
-        entry.set_len(self.octets);
-        entry.set_bid(id);
-        self.tail = self.tail.wrapping_add(1);
-    }
-
-    #[inline]
-    fn publish(&self) {
-        // SAFETY: the tail lies in the reserved field of the first entry of a ring that is mapped
-        // for the life of the process, aligned for u16, and the kernel only reads it.
-        let tail = unsafe { &*BufRingEntry::tail(self.ring.as_ptr()).cast::<AtomicU16>() };
-        tail.store(self.tail, Ordering::Release);
-    }
-
-    /// The first `octets` of buffer `id`, which a completion has just handed over.
-    #[inline]
-    fn filled(&self, id: u16, octets: usize) -> &[u8] {
-        assert!(
-            id < self.entries && octets <= self.octets as usize,
-            "the kernel names our buffers"
-        );
-        let offset = usize::from(id) * self.octets as usize;
-        // SAFETY: inside the mapping by the line above; the kernel has given this buffer up with
-        // its completion and gets it back only through `give`, after the slice is gone.
-        unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(offset), octets) }
-    }
-}
-
-/// Zeroed, page-aligned memory that is never given back: the kernel may look at it for as long as
-/// the ring's last request takes to die, which nobody reports after the ring's descriptor is shut.
-fn map(octets: usize) -> io::Result<NonNull<u8>> {
-    use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
-    let octets = std::num::NonZeroUsize::new(octets)
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "empty mapping"))?;
-    // SAFETY: a new private mapping at a place of the kernel's choice overlaps nothing.
-    let place = unsafe {
-        mmap_anonymous(
-            None,
-            octets,
-            ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
-            MapFlags::MAP_PRIVATE,
-        )?
-    };
-    Ok(place.cast())
 }
 
 struct Queue<'ring> {

@@ -17,10 +17,12 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::limits::{FLOOR_NAME, SERVER_END_WAIT_S, SERVER_START_WAIT_S, WARM_UP_MS};
+use crate::limits::{
+    FLOOR_NAME, LARGE_MESSAGE, SERVER_END_WAIT_S, SERVER_START_WAIT_S, WARM_UP_MS,
+};
 use crate::source::report::Summary;
 use crate::{commit, proc, system};
-use report::{Burst, Idle, Report};
+use report::{Burst, Idle, Large, Report};
 
 /// A server to measure beside the floor.
 #[derive(Debug, Clone)]
@@ -54,6 +56,8 @@ pub struct Plan {
     pub source_arguments: Vec<String>,
     /// Idle sessions; 0 leaves that part out.
     pub idle: u32,
+    /// Measure memory under large messages.
+    pub large: bool,
     /// After the rounds, take latencies in open loop at half of each server's rate.
     pub half_rate: bool,
     /// Run server and source under SCHED_FIFO, so that other work on the machine does not count.
@@ -127,6 +131,11 @@ pub fn run(plan: &Plan) -> io::Result<Report> {
     if plan.idle > 0 {
         for server in order(plan, 0) {
             report.idle.push(idle(plan, server)?);
+        }
+    }
+    if plan.large {
+        for server in order(plan, 0) {
+            report.large.push(large(plan, server)?);
         }
     }
     report.settle();
@@ -282,11 +291,8 @@ fn source(plan: &Plan, running: &Running) -> io::Result<Command> {
 fn burst(plan: &Plan, running: &Running, load: &Load) -> io::Result<Burst> {
     let device = || plan.device.as_deref().map(proc::disk).transpose();
     let before = (proc::usage(running.pid)?, device()?, cpus(plan)?);
-    let output = source(plan, running)?.args(&load.arguments).stderr(Stdio::inherit()).output()?;
+    let summary = summary(source(plan, running)?.args(&load.arguments))?;
     let after = (proc::usage(running.pid)?, device()?, cpus(plan)?);
-    let text = String::from_utf8_lossy(&output.stdout);
-    let summary: Summary = serde_json::from_str(text.trim())
-        .map_err(|error| io::Error::other(format!("source: {error}: {text}")))?;
     let messages = summary.acked.max(1) as f64;
     let octets = summary.octets.max(1) as f64;
     let cpu = (after.0.cpu.saturating_sub(before.0.cpu)).as_secs_f64();
@@ -309,6 +315,26 @@ fn burst(plan: &Plan, running: &Running, load: &Load) -> io::Result<Burst> {
         }),
         source: summary,
     })
+}
+
+/// Runs a source to its end.
+fn summary(source: &mut Command) -> io::Result<Summary> {
+    let output = source.stderr(Stdio::inherit()).output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(text.trim())
+        .map_err(|error| io::Error::other(format!("source: {error}: {text}")))
+}
+
+fn large(plan: &Plan, server: Option<&Server>) -> io::Result<Large> {
+    let running = start(plan, server)?;
+    let before = proc::usage(running.pid)?.peak;
+    let (size, count) = LARGE_MESSAGE;
+    let count = count.to_string();
+    let mut source = source(plan, &running)?;
+    source.args(["--size", size, "--messages-per-connection", "1"]);
+    let summary = summary(source.args(["--sessions", &count, "--total", &count]))?;
+    let after = proc::usage(running.pid)?.peak;
+    Ok(Large { server: name(server), acked: summary.acked, before, after })
 }
 
 fn cpus(plan: &Plan) -> io::Result<[proc::CpuTicks; 2]> {

@@ -6,8 +6,10 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::commit::Commit;
-use crate::limits::{BUSY_SHARE_MIN, FLOOR_NAME};
+use crate::limits::{BUSY_SHARE_MIN, FLOOR_NAME, LARGE_MESSAGE};
 use crate::source::report::Summary;
+
+const MIB: f64 = 1048576.0;
 
 /// One burst of load against one server.
 #[derive(Debug, Clone, Serialize)]
@@ -52,6 +54,26 @@ impl Idle {
     }
 }
 
+/// Memory of a server that takes large messages, all at the same time.
+#[derive(Debug, Clone, Serialize)]
+pub struct Large {
+    /// The server's name.
+    pub server: String,
+    /// Messages acknowledged.
+    pub acked: u64,
+    /// Peak resident octets before.
+    pub before: u64,
+    /// Peak resident octets after.
+    pub after: u64,
+}
+
+impl Large {
+    /// Growth for each message, octets.
+    pub fn octets_per_message(&self) -> f64 {
+        (self.after as f64 - self.before as f64) / self.acked.max(1) as f64
+    }
+}
+
 /// All that was measured.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Report {
@@ -63,6 +85,8 @@ pub struct Report {
     pub bursts: Vec<Burst>,
     /// Idle memory, by server.
     pub idle: Vec<Idle>,
+    /// Memory under large messages, by server.
+    pub large: Vec<Large>,
     /// The bare commit where the spools are.
     pub commit: Option<Commit>,
     /// Medians by `load/server/figure`, and ratios by `load/a:b/figure`.
@@ -207,8 +231,23 @@ impl Report {
                 idle.server,
                 idle.octets_per_session(),
                 idle.sessions,
-                idle.before as f64 / 1048576.0,
-                idle.with as f64 / 1048576.0,
+                idle.before as f64 / MIB,
+                idle.with as f64 / MIB,
+            );
+        }
+        if !self.large.is_empty() {
+            let (size, count) = LARGE_MESSAGE;
+            let _ = writeln!(text, "\n{count} messages of {size} octets at once");
+        }
+        for large in &self.large {
+            let _ = writeln!(
+                text,
+                "{:<12}{:>10.2} MiB a message ({} acknowledged, peak {:.1} -> {:.1} MiB)",
+                large.server,
+                large.octets_per_message() / MIB,
+                large.acked,
+                large.before as f64 / MIB,
+                large.after as f64 / MIB,
             );
         }
         if let Some(commit) = self.commit {

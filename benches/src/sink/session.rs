@@ -408,7 +408,8 @@ mod tests {
     }
 
     const DIALOGUE: &[u8] = b"EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nRCPT TO:<e@f>\r\n\
-        DATA\r\n..x\r\n.\r\nMAIL FROM:<>\r\nRCPT TO:<c@d>\r\nBDAT 3\r\n.\r\nBDAT 2 LAST\r\nhiQUIT\r\n";
+        DATA\r\n..x\r\n.\r\nMAIL FROM:<>\r\nRCPT TO:<c@d>\r\nBDAT 3\r\n.\r\n\
+        BDAT 2 LAST\r\nhiQUIT\r\n";
 
     #[test]
     fn a_dialogue_is_the_same_at_every_split() {
