@@ -231,7 +231,10 @@ fn tiers_by_age_and_destinations() {
 proptest! {
     #[test]
     fn no_plan_leads_back_here(
-        hosts in prop::collection::vec((0u16..4, 0usize..6, prop::collection::vec(0u8..6, 0..4)), 0..12),
+        hosts in prop::collection::vec(
+            (0u16..4, 0usize..6, prop::collection::vec(0u8..6, 0..4)),
+            0..12,
+        ),
         seed: u64,
     ) {
         let hosts: Vec<MxHost> = hosts
@@ -254,7 +257,8 @@ proptest! {
             for target in &targets {
                 prop_assert!(!target.addresses.is_empty());
                 prop_assert!(target.addresses.iter().all(|a| !ourselves().reached_by(*a)));
-                let fits = |h: &&MxHost| h.name == target.name && own.is_none_or(|o| h.preference < o);
+                let before_us = |h: &MxHost| own.is_none_or(|o| h.preference < o);
+                let fits = |h: &&MxHost| h.name == target.name && before_us(h);
                 prop_assert!(hosts.iter().any(|h| fits(&h)));
             }
         }

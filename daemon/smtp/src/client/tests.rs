@@ -1,8 +1,8 @@
 //! Dialogues of the sending machine against scripted servers, line by line.
 //!
-//! A script's lines: `S` the server sends a line, `s` octets without line end, `M` with `|` for CRLF, `C` the machine must
-//! have sent exactly this line, `>` the event that must come, `!` what the caller does. When the
-//! server speaks, all output must have been named.
+//! A script's lines: `S` the server sends a line, `s` octets without line end, `M` octets with `|`
+//! for CRLF; `C` the machine must have sent exactly this line; `>` the event that must come; `!`
+//! what the caller does. When the server speaks, all output must have been named.
 
 mod dialogues;
 mod random;

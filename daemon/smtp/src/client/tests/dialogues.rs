@@ -370,7 +370,8 @@ fn content_and_dot() {
 fn a_reply_cannot_overtake_its_command() {
     let mut play = ready(PIPE);
     play.play(
-        "! mail a@b c@d\nC MAIL FROM:<a@b>\nC RCPT TO:<c@d>\nC DATA\nM 250 x|250 x|354 x|\n> content",
+        "! mail a@b c@d\nC MAIL FROM:<a@b>\nC RCPT TO:<c@d>\nC DATA
+         M 250 x|250 x|354 x|\n> content",
     );
     assert_eq!(play.client.put_content(play.now_us, b"hi\r\n"), 4);
     play.client.end_content(play.now_us);
@@ -382,7 +383,8 @@ fn a_reply_cannot_overtake_its_command() {
 #[test]
 fn between_messages() {
     let message = "! mail a@b c@d\nC MAIL FROM:<a@b>\nC RCPT TO:<c@d>\nC DATA\n\
-                   M 250 x|250 x|354 x|\n> content\n! done\nC .\nS 250 x\n> 0 delivered 250 x\n> end\n";
+                   M 250 x|250 x|354 x|\n> content\n! done\nC .\n\
+                   S 250 x\n> 0 delivered 250 x\n> end\n";
     let closed = "> closed LostConnection Mail next stale";
     let stale = "C MAIL FROM:<a@b>\nC RCPT TO:<c@d>\nC DATA\n! eof\n\
                  > 0 not-tried LostConnection Mail next stale\n> end\n";
