@@ -139,6 +139,9 @@ pub struct TransactionId {
 }
 
 impl TransactionId {
+    /// No message has it.
+    pub const NONE: Self = Self { session: MessageId([0; 12]), n: 0 };
+
     /// Sixteen bytes: session, then n (little-endian).
     #[must_use]
     pub fn to_bytes(self) -> [u8; 16] {

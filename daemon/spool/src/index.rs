@@ -179,17 +179,20 @@ pub struct IndexBatch {
     pub stale_segment: SegmentRef,
     /// That segment's epoch.
     pub stale_epoch: u64,
+    /// How often it was written elsewhere before.
+    pub attempt: u16,
 }
 
 impl IndexBatch {
     /// The footer's record.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut b = Vec::with_capacity(24);
+        let mut b = Vec::with_capacity(26);
         b.extend_from_slice(&self.seq.to_le_bytes());
         b.extend_from_slice(&self.offset.to_le_bytes());
         b.extend_from_slice(&self.stale_segment.0.to_le_bytes());
         b.extend_from_slice(&self.stale_epoch.to_le_bytes());
+        b.extend_from_slice(&self.attempt.to_le_bytes());
         encode_record(RecordKind::IndexBatch, &b)
     }
 
@@ -204,6 +207,7 @@ impl IndexBatch {
             offset: r.u32()?,
             stale_segment: SegmentRef(r.u32()?),
             stale_epoch: r.u64()?,
+            attempt: r.u16()?,
         })
     }
 }

@@ -21,5 +21,16 @@ pub mod live;
 pub mod disk;
 
 pub mod file;
+pub mod sim;
+
+pub mod set;
+
+pub mod scan;
+
+pub mod survey;
+
+mod replay;
 
 pub mod log;
+
+pub mod recovery;

@@ -484,6 +484,17 @@ impl Table {
         })
     }
 
+    /// Takes all messages out.
+    pub fn drain(&mut self) -> impl Iterator<Item = Live> + use<> {
+        self.slots.clear();
+        let mut gone = vec![false; self.pages.iter().map(Vec::len).sum()];
+        for slot in std::mem::take(&mut self.free) {
+            gone[crate::bytes::index(slot)] = true;
+        }
+        let all = std::mem::take(&mut self.pages).into_iter().flatten();
+        all.zip(gone).filter(|(_, gone)| !gone).map(|(live, _)| live)
+    }
+
     /// A later copy of a message that is there: its place and state count from now on. Changes
     /// made to the older copy stay made.
     pub fn supersede(&mut self, summary: &Summary, segment: SegmentRef) {

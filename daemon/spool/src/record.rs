@@ -478,6 +478,9 @@ pub struct ChunkHead {
 pub const CHUNK_HEAD: usize = 24;
 
 impl ChunkHead {
+    /// Of no message.
+    pub const BLANK: Self = Self { id: TransactionId::NONE, part: u32::MAX, copy: u16::MAX };
+
     /// The stored form.
     #[must_use]
     pub fn to_bytes(self) -> [u8; CHUNK_HEAD] {

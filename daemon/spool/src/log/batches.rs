@@ -175,7 +175,7 @@ impl<B: Buffer> Builder<B> {
             buffer,
             used: BATCH_HEADER,
             limit,
-            index_bytes: RECORD_HEADER + 24,
+            index_bytes: RECORD_HEADER + 26,
             payload_crc: 0,
             effects: Vec::new(),
         }
@@ -506,6 +506,7 @@ impl<B: Buffer> Log<B> {
             offset: flight.offset,
             stale_segment: header.stale_segment,
             stale_epoch: header.stale_epoch,
+            attempt: header.attempt,
         };
         entries.extend_from_slice(&batch.encode());
         self.wait_for(i, header.stale_segment);
@@ -552,6 +553,9 @@ impl<B: Buffer> Log<B> {
             }
             Effect::Forward { target, defer_of } => {
                 entries.extend_from_slice(whole);
+                if target == SegmentRef::NONE {
+                    self.wait_for_all(segment);
+                }
                 self.wait_for(segment, target);
                 if let Some(live) = defer_of.and_then(|id| self.table.get_mut(id)) {
                     live.set_defer_place(Some((place.segment, place.offset)));

@@ -471,6 +471,12 @@ impl<B: Buffer> Log<B> {
         self.table.iter().filter(|live| !live.is_finished() && !live.is_cancelled())
     }
 
+    /// The segments this log writes; no other log does.
+    #[must_use]
+    pub fn segments_owned(&self) -> Vec<SegmentRef> {
+        self.segments.iter().map(|s| s.at).collect()
+    }
+
     /// Accepts nothing more, writes what waits, seals; `Event::Closed` follows.
     pub fn close(&mut self) {
         self.closing = true;

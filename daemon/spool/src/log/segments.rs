@@ -30,6 +30,10 @@ impl Bits {
         }
     }
 
+    pub(super) fn contains(&self, n: usize) -> bool {
+        self.0.get(n / 64).is_some_and(|word| word >> (n % 64) & 1 != 0)
+    }
+
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }
@@ -184,8 +188,15 @@ impl<B: Buffer> Log<B> {
     /// `later` may be reused only after `earlier` has been.
     pub(super) fn wait_for(&mut self, later: usize, earlier: SegmentRef) {
         let Some(earlier) = self.segment_of(earlier) else { return };
-        if later != earlier {
+        if later != earlier && self.segments[earlier].state != State::Free {
             self.segments[later].waits_for.insert(earlier);
+        }
+    }
+
+    /// `later` may hold a change of a message whose place is not known: everything goes first.
+    pub(super) fn wait_for_all(&mut self, later: usize) {
+        for earlier in 0..self.segments.len() {
+            self.wait_for(later, self.segments[earlier].at);
         }
     }
 

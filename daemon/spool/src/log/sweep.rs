@@ -40,6 +40,8 @@ pub(super) struct Sweep {
     segment: usize,
     purpose: Purpose,
     stage: Stage,
+    /// What it must still wait for when its changes are copied: older copies of messages.
+    keep: Vec<SegmentRef>,
 }
 
 #[derive(Debug)]
@@ -165,7 +167,7 @@ impl<B: Buffer> Log<B> {
             None => Stage::Trailer,
         };
         let read = matches!(stage, Stage::Trailer);
-        self.sweep = Some(Sweep { segment, purpose, stage });
+        self.sweep = Some(Sweep { segment, purpose, stage, keep: Vec::new() });
         if read {
             let at = self.segments[segment].at;
             self.ask_raw(at, self.segment_bytes - len32(TRAILER), TRAILER);
@@ -228,6 +230,9 @@ impl<B: Buffer> Log<B> {
                 }
                 (Some(Ok(IndexItem::Other { offset, kind, body, whole })), Purpose::Forward) => {
                     self.forward(segment, offset, kind, body, whole);
+                }
+                (Some(Ok(IndexItem::Batch(batch))), Purpose::Forward) => {
+                    self.keep_waiting(batch.stale_segment, batch.stale_epoch);
                 }
                 // A chunk whose message stands elsewhere moves with that message.
                 (Some(Ok(IndexItem::Chunk(chunk))), Purpose::Evacuate) => {
@@ -451,14 +456,29 @@ impl<B: Buffer> Log<B> {
         self.end_move(id);
     }
 
+    /// That use of the segment is still on the device.
+    fn stands(&self, at: SegmentRef, epoch: u64) -> bool {
+        self.segment_of(at).is_some_and(|i| self.segments[i].epoch == epoch)
+    }
+
+    /// A MOVE cannot be copied forward: older copies must go first.
+    fn keep_waiting(&mut self, at: SegmentRef, epoch: u64) {
+        let stands = self.stands(at, epoch);
+        if let Some(sweep) = self.sweep.as_mut().filter(|_| stands) {
+            sweep.keep.push(at);
+        }
+    }
+
     fn forward(&mut self, segment: usize, offset: u32, kind: u8, body: &[u8], whole: &[u8]) {
         let at = self.segments[segment].at;
         let Ok(Some(change)) = Change::decode(kind, body) else { return };
         let target = change.target();
-        let there = |i: usize| self.segments[i].epoch == target.epoch;
-        let stands = target.segment == SegmentRef::NONE
-            || self.segment_of(target.segment).is_some_and(there);
-        if !stands || target.segment == at || matches!(change, Change::Move(..)) {
+        if matches!(change, Change::Move(..)) {
+            return self.keep_waiting(target.segment, target.epoch);
+        }
+        let stands =
+            target.segment == SegmentRef::NONE || self.stands(target.segment, target.epoch);
+        if !stands || target.segment == at {
             return;
         }
         let live = self.table.get(target.id).filter(|l| !l.is_finished());
@@ -499,10 +519,16 @@ impl<B: Buffer> Log<B> {
             self.change_since_us.get_or_insert(now_us);
             return;
         }
-        self.sweep = None;
+        let keep = self.sweep.take().map(|s| s.keep).unwrap_or_default();
         self.next_sweep_us = now_us;
         if purpose == Purpose::Forward && self.segments[segment].live == 0 {
-            self.segments[segment].waits_for.clear();
+            // What it kept waiting for may have been reopened since: then it waits no more.
+            let before = std::mem::take(&mut self.segments[segment].waits_for);
+            for at in keep {
+                if self.segment_of(at).is_some_and(|i| before.contains(i)) {
+                    self.wait_for(segment, at);
+                }
+            }
         }
     }
 }

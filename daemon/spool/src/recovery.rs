@@ -1,0 +1,341 @@
+//! Recovery: from devices to logs that can be written.
+//!
+//! *Guarantees*: everything acknowledged is found again, byte for byte; what was never
+//! acknowledged is there whole or not at all; the run number is durable before anything is
+//! written under it. Running it again at any point of itself gives the same.
+//!
+//! *Failure*: a device or segment that is not ours to read is named and refused; damage is
+//! reported and kept for inspection, and the rest goes on.
+
+use std::collections::HashMap;
+
+use crate::disk::Device;
+use crate::id::RUN_MAX;
+use crate::ledger::Ledger;
+use crate::limits::BLOCK;
+use crate::live::Table;
+use crate::log::{Column, LogStart, SegmentStart};
+use crate::replay::{Replayed, replay};
+use crate::segment::{SegmentKind, SegmentRef};
+use crate::set::{Problem, Set, SetError, problem};
+use crate::survey::{Damage, Survey, survey};
+
+/// How to start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Options {
+    /// Cores that will write.
+    pub cores: u16,
+    /// This process.
+    pub pid: u32,
+    /// Wall time.
+    pub wall_us: u64,
+    /// Random id of a new generation, if one is needed.
+    pub generation: u128,
+}
+
+/// What recovery saw.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Report {
+    /// Segments with content.
+    pub segments_used: usize,
+    /// Of those, the ones that had a footer and were not read whole.
+    pub segments_sealed: usize,
+    /// Bytes read to look.
+    pub bytes_read: u64,
+    /// Batches read one by one.
+    pub batches: u64,
+    /// Batches that were never acknowledged and were struck out.
+    pub struck: usize,
+    /// Copies of a batch written again to a mirror that lacked it.
+    pub healed: usize,
+    /// Second copies of an id that were dropped.
+    pub second_copies: u64,
+    /// What could not be read although it was durable.
+    pub damage: Vec<Damage>,
+    /// Messages that need work.
+    pub messages: usize,
+    /// The ledger from the batch headers.
+    pub ledger: Ledger,
+    /// Held and queued, by counting.
+    pub counted: Ledger,
+    /// Wall time of the newest batch; 0 for none.
+    pub newest_wall_us: u64,
+    /// The run before ended without closing its log.
+    pub was_running: bool,
+    /// Members that take no part.
+    pub members_out: Vec<u16>,
+}
+
+impl Report {
+    /// The ledger balances and agrees with the count.
+    #[must_use]
+    pub fn ledger_agrees(&self) -> bool {
+        self.ledger.balances()
+            && (self.ledger.queued, self.ledger.held) == (self.counted.queued, self.counted.held)
+    }
+}
+
+/// A set ready to be written.
+#[derive(Debug)]
+pub struct Recovered<D> {
+    /// The devices.
+    pub set: Set<D>,
+    /// The new run.
+    pub run: u32,
+    /// One for each core.
+    pub logs: Vec<LogStart>,
+    /// What was seen.
+    pub report: Report,
+}
+
+/// Reads the whole set without changing anything.
+///
+/// # Errors
+/// When something on it is not ours to read.
+pub fn inspect<D: Device>(set: &mut Set<D>) -> Result<(Table, Report), SetError> {
+    let survey = survey(set, &mut |_, _| {})?;
+    let replayed = replay(set, &survey);
+    let report = report(set, &survey, &replayed);
+    Ok((replayed.live, report))
+}
+
+/// Makes the set ready: sync, look, strike out what was never acknowledged, heal, raise the run.
+///
+/// # Errors
+/// When something on it is not ours to read, or a device says no.
+pub fn recover<D: Device>(
+    mut set: Set<D>,
+    options: Options,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Recovered<D>, SetError> {
+    // What an earlier process wrote may still be on its way to the medium.
+    set.sync()?;
+    let survey = survey(&mut set, progress)?;
+    let replayed = replay(&mut set, &survey);
+    let report = report(&set, &survey, &replayed);
+    mend(&mut set, &survey)?;
+    raise(&mut set, options, &report)?;
+    let logs = share(&set, options.cores, &survey, replayed);
+    let run = set.superblock.run;
+    Ok(Recovered { set, run, logs, report })
+}
+
+fn report<D: Device>(set: &Set<D>, survey: &Survey, replayed: &Replayed) -> Report {
+    let mut ledger = set.superblock.ledger;
+    ledger.add(&survey.ledger_of_run(set.superblock.run));
+    let mut damage = survey.damage.clone();
+    damage.extend_from_slice(&replayed.damage);
+    Report {
+        segments_used: survey.segments.iter().filter(|s| s.is_used()).count(),
+        segments_sealed: survey.segments.iter().filter(|s| s.footer.is_some()).count(),
+        bytes_read: survey.bytes_read,
+        batches: survey.batches,
+        struck: survey.strike.len(),
+        healed: survey.heal.len(),
+        second_copies: replayed.second_copies,
+        damage,
+        messages: replayed.live.len(),
+        ledger,
+        counted: replayed.live.count(),
+        newest_wall_us: survey.newest_wall_us,
+        was_running: set.superblock.owner_pid != 0,
+        members_out: set.out_of_step.clone(),
+    }
+}
+
+/// Strikes out and heals. A batch struck out here may not count at a later start, when the gap
+/// before it is no longer to be seen.
+fn mend<D: Device>(set: &mut Set<D>, survey: &Survey) -> Result<(), SetError> {
+    let blank = vec![0; BLOCK];
+    for (at, offset) in &survey.strike {
+        for member in set.column_members(at.column()).into_iter().flatten() {
+            set.write(member, *at, crate::bytes::index(*offset), &blank)?;
+        }
+    }
+    let struck = |at: SegmentRef, offset: u32| survey.strike.contains(&(at, offset));
+    for (member, at, offset, bytes) in &survey.heal {
+        if !struck(*at, *offset) {
+            set.write(*member, *at, crate::bytes::index(*offset), bytes)?;
+        }
+    }
+    set.sync()
+}
+
+fn raise<D: Device>(set: &mut Set<D>, options: Options, report: &Report) -> Result<(), SetError> {
+    if set.superblock.run >= RUN_MAX {
+        let device = set.members.iter().flatten().next();
+        return Err(device.map_or_else(
+            || SetError { device: String::new(), offset: 0, problem: Problem::RunsExhausted },
+            |d| problem(d, 0, Problem::RunsExhausted),
+        ));
+    }
+    let mut in_step = 0;
+    for (member, device) in set.members.iter().enumerate() {
+        if device.is_some() {
+            in_step |= 1 << member;
+        }
+    }
+    set.update(|block| {
+        block.run += 1;
+        block.owner_pid = options.pid;
+        block.cores = options.cores;
+        block.started_wall_us = options.wall_us;
+        block.ledger = report.ledger;
+        // Durable on all survivors before the first 250 on fewer copies.
+        if block.generation.in_step != in_step {
+            block.generation.parent = block.generation.id;
+            block.generation.id = options.generation;
+            block.generation.number += 1;
+            block.generation.in_step = in_step;
+        }
+    })
+}
+
+/// Notes a clean end: nobody owns the log any more. Call it after every log's `Closed`.
+///
+/// # Errors
+/// When a device says no.
+pub fn release<D: Device>(set: &mut Set<D>) -> Result<(), SetError> {
+    set.update(|block| block.owner_pid = 0)
+}
+
+/// Segments that speak of each other go to one core; the free ones are dealt out.
+fn share<D: Device>(
+    set: &Set<D>,
+    cores: u16,
+    survey: &Survey,
+    mut replayed: Replayed,
+) -> Vec<LogStart> {
+    let owner = owners(survey, &replayed, cores, set.logs.len());
+    let columns = set.logs.len();
+    let mut logs: Vec<LogStart> = (0..cores)
+        .map(|core| LogStart {
+            core,
+            run: set.superblock.run,
+            segment_bytes: set.segment_bytes(),
+            columns: columns_of(set, usize::from(core) % columns),
+            segments: Vec::new(),
+            live: Table::default(),
+        })
+        .collect();
+    let mut core_of: HashMap<SegmentRef, usize> = HashMap::new();
+    for (i, segment) in survey.segments.iter().enumerate() {
+        let core = owner[i];
+        core_of.insert(segment.at, core);
+        logs[core].segments.push(SegmentStart {
+            at: segment.at,
+            epoch: segment.epoch(),
+            used: segment.is_used(),
+            kind: segment.header.map_or(SegmentKind::Hot, |h| h.kind),
+            waits_for: std::mem::take(&mut replayed.waits[i]),
+            index: segment.index.clone(),
+            quarantined: segment.quarantined,
+        });
+    }
+    let all = replayed.live.drain();
+    for live in all {
+        let core = core_of.get(&live.segment).copied().unwrap_or(0);
+        logs[core].live.insert_live(live);
+    }
+    logs
+}
+
+/// All columns, the core's own first.
+fn columns_of<D: Device>(set: &Set<D>, own: usize) -> Vec<Column> {
+    let n = set.logs.len();
+    (0..n)
+        .map(|i| {
+            let column = u8::try_from((own + i) % n).expect("at most MEMBERS_MAX");
+            Column {
+                column,
+                log: set.logs[usize::from(column)],
+                members: set.column_members(column),
+            }
+        })
+        .collect()
+}
+
+fn owners(survey: &Survey, replayed: &Replayed, cores: u16, columns: usize) -> Vec<usize> {
+    let by_place: HashMap<SegmentRef, usize> =
+        survey.segments.iter().enumerate().map(|(i, s)| (s.at, i)).collect();
+    let mut root: Vec<usize> = (0..survey.segments.len()).collect();
+    for (i, waits) in replayed.waits.iter().enumerate() {
+        for other in waits.iter().filter_map(|at| by_place.get(at)) {
+            join(&mut root, i, *other);
+        }
+    }
+    for live in replayed.live.iter() {
+        let home = by_place.get(&live.segment).copied();
+        let others = live.chunks().iter().map(|c| c.segment);
+        let defer = live.defer_place().map(|(at, _)| at);
+        for other in others.chain(defer).filter_map(|at| by_place.get(&at)) {
+            if let Some(home) = home {
+                join(&mut root, home, *other);
+            }
+        }
+    }
+    let cores = usize::from(cores.max(1));
+    let mut owner = vec![usize::MAX; survey.segments.len()];
+    // A family goes to the core that wrote its newest segment, as far as there is one.
+    let mut newest: HashMap<usize, (u64, usize)> = HashMap::new();
+    for (i, s) in survey.segments.iter().enumerate().filter(|(_, s)| s.is_used()) {
+        let core = s.header.map_or(0, |h| usize::from(h.core)) % cores;
+        let best = newest.entry(find(&mut root, i)).or_default();
+        if s.epoch() >= best.0 {
+            *best = (s.epoch(), core);
+        }
+    }
+    let mut load = vec![0usize; cores];
+    for (i, s) in survey.segments.iter().enumerate().filter(|(_, s)| s.is_used()) {
+        debug_assert!(s.is_used());
+        owner[i] = newest.get(&find(&mut root, i)).map_or(0, |n| n.1);
+        load[owner[i]] += 1;
+    }
+    deal(survey, &mut owner, &mut load, columns);
+    owner
+}
+
+/// Free segments go to the core of their column that has the fewest.
+fn deal(survey: &Survey, owner: &mut [usize], load: &mut [usize], columns: usize) {
+    let cores = load.len();
+    let mut free = vec![0usize; cores];
+    for (i, s) in survey.segments.iter().enumerate().filter(|(_, s)| !s.is_used()) {
+        let column = usize::from(s.at.column());
+        let at_home = |core: &usize| core % columns == column;
+        let mut able: Vec<usize> = (0..cores).filter(at_home).collect();
+        if able.is_empty() {
+            able = vec![column % cores];
+        }
+        let best = able.into_iter().min_by_key(|c| (load[*c] + free[*c], free[*c]));
+        let core = best.unwrap_or(0);
+        free[core] += 1;
+        owner[i] = core;
+    }
+    // A core without a free segment could write nothing: take one from whoever has most.
+    for core in 0..cores {
+        let richest = (0..cores).max_by_key(|c| free[*c]).unwrap_or(0);
+        if free[core] > 0 || free[richest] < 2 {
+            continue;
+        }
+        let i = (0..owner.len()).find(|i| owner[*i] == richest && !survey.segments[*i].is_used());
+        if let Some(i) = i {
+            owner[i] = core;
+            free[richest] -= 1;
+            free[core] += 1;
+        }
+    }
+}
+
+fn find(root: &mut [usize], i: usize) -> usize {
+    let mut at = i;
+    while root[at] != at {
+        root[at] = root[root[at]];
+        at = root[at];
+    }
+    at
+}
+
+fn join(root: &mut [usize], a: usize, b: usize) {
+    let (a, b) = (find(root, a), find(root, b));
+    root[a.max(b)] = a.min(b);
+}

@@ -1,0 +1,470 @@
+//! The set of devices: formatting, opening, and saying why not.
+//!
+//! *Guarantees*: nothing is overwritten that is not blank or our own; a device of another node,
+//! set or version, cut short or missing is refused with its name and the offset.
+
+use std::fmt;
+
+use crate::bytes::len64;
+use crate::disk::{Device, DiskError};
+use crate::ledger::Ledger;
+use crate::limits::{
+    BATCH_BYTES_MAX, BLOCK, HEAD_BYTES, MEMBERS_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,
+    SEGMENTS_MAX, SEGMENTS_MIN, SUPERBLOCK_COPIES, SUPERBLOCK_STRIDE,
+};
+use crate::segment::SegmentRef;
+use crate::superblock::{BadSuperblock, Generation, Superblock};
+
+/// What to format.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Geometry {
+    /// Node whose mail it is.
+    pub node: u16,
+    /// Bytes of a segment.
+    pub segment_bytes: u32,
+    /// Segments on each device.
+    pub segments: u32,
+    /// Copies of each batch: 1 or 2.
+    pub copies: u16,
+    /// `durability = "none"` was written out.
+    pub volatile: bool,
+}
+
+impl Geometry {
+    /// Bytes each device must have.
+    #[must_use]
+    pub fn device_bytes(&self) -> u64 {
+        HEAD_BYTES + u64::from(self.segment_bytes) * u64::from(self.segments)
+    }
+
+    /// Checks the figures.
+    ///
+    /// # Errors
+    /// Says which one to change.
+    pub fn check(&self, members: usize) -> Result<(), &'static str> {
+        let whole = (self.segment_bytes as usize).is_multiple_of(BLOCK);
+        if !whole || !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&self.segment_bytes) {
+            return Err("segment size: a multiple of 4 KiB from 4 MiB to 64 MiB");
+        }
+        if !(SEGMENTS_MIN..=SEGMENTS_MAX).contains(&self.segments) {
+            return Err("segments: from 4 to 1048576 on each device");
+        }
+        if !(1..=2).contains(&self.copies) {
+            return Err("copies: 1 or 2");
+        }
+        let fits = (1..=usize::from(MEMBERS_MAX)).contains(&members)
+            && members.is_multiple_of(usize::from(self.copies));
+        if fits { Ok(()) } else { Err("devices: 1 to 64, an even number for a mirror") }
+    }
+}
+
+/// Random numbers for a new set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Seeds {
+    /// Uuid of the set.
+    pub set: u128,
+    /// Uuid of the first column's log; the others follow.
+    pub log: u128,
+    /// Id of the first generation.
+    pub generation: u128,
+}
+
+/// Why a set cannot be opened or made.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SetError {
+    /// The device.
+    pub device: String,
+    /// Where on it.
+    pub offset: u64,
+    /// What is wrong.
+    pub problem: Problem,
+}
+
+/// What is wrong with a device.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Problem {
+    /// It cannot be read or written.
+    Disk(DiskError),
+    /// Blank: to be formatted first.
+    Blank,
+    /// Something that is not ours.
+    Alien,
+    /// Of a version this program does not read.
+    Version(u16),
+    /// No copy of the superblock checks.
+    Damaged,
+    /// Of another node.
+    OtherNode {
+        /// Whose it is.
+        found: u16,
+        /// Who we are.
+        expected: u16,
+    },
+    /// Of another set than the first device.
+    OtherSet,
+    /// The same member twice.
+    Twice(u16),
+    /// A member is not there.
+    Missing(u16),
+    /// Smaller than its superblock says.
+    Truncated {
+        /// Bytes it should have.
+        expected: u64,
+        /// Bytes it has.
+        found: u64,
+    },
+    /// To be formatted, but not blank.
+    InUse,
+    /// A figure is out of range.
+    Geometry(&'static str),
+    /// The segment holds a record this program must not ignore.
+    UnknownCritical {
+        /// Type of the record.
+        kind: u8,
+    },
+    /// The segment is a copy of another one.
+    Swapped {
+        /// The one it is a copy of.
+        found: SegmentRef,
+    },
+    /// The segment belongs to another log.
+    OtherLog,
+    /// The run number is used up.
+    RunsExhausted,
+}
+
+impl fmt::Display for SetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at byte {}: ", self.device, self.offset)?;
+        match &self.problem {
+            Problem::Disk(error) => write!(f, "{error}"),
+            Problem::Blank => f.write_str("blank, not a spool yet: format it first"),
+            Problem::Alien => f.write_str("not a spool; nothing was changed"),
+            Problem::Version(v) => write!(f, "spool format {v}, which this version does not read"),
+            Problem::Damaged => f.write_str("no copy of the superblock can be read"),
+            Problem::OtherNode { found, expected } => {
+                write!(f, "the spool of node {found}; this is node {expected}")
+            }
+            Problem::OtherSet => f.write_str("belongs to another set than the first device"),
+            Problem::Twice(n) => write!(f, "member {n} of the set is there twice"),
+            Problem::Missing(n) => write!(f, "member {n} of the set is missing"),
+            Problem::Truncated { expected, found } => {
+                write!(f, "{found} bytes, but the spool on it needs {expected}")
+            }
+            Problem::InUse => f.write_str("not blank: it is not formatted over"),
+            Problem::Geometry(what) => f.write_str(what),
+            Problem::UnknownCritical { kind } => {
+                write!(f, "a record of type {kind}, which only a newer version can read")
+            }
+            Problem::Swapped { found } => write!(
+                f,
+                "a copy of segment {} of column {}; the segment is in the wrong place",
+                found.number(),
+                found.column()
+            ),
+            Problem::OtherLog => f.write_str("a segment of another log"),
+            Problem::RunsExhausted => f.write_str("run numbers are used up: format a new spool"),
+        }
+    }
+}
+
+impl std::error::Error for SetError {}
+
+pub(crate) fn problem<D: Device>(device: &D, offset: u64, problem: Problem) -> SetError {
+    SetError { device: device.name().to_owned(), offset, problem }
+}
+
+/// Writes superblocks on blank devices. `zero` fills the segments too (a raw device that was
+/// used for something else; a file made by `FileDevice::create` is zero already).
+///
+/// # Errors
+/// When a device is not blank, too small or cannot be written.
+pub fn format<D: Device>(
+    devices: &mut [D],
+    geometry: Geometry,
+    seeds: Seeds,
+    wall_us: u64,
+    zero: bool,
+) -> Result<(), SetError> {
+    if let Err(what) = geometry.check(devices.len()) {
+        let device = devices.first().map_or_else(String::new, |d| d.name().to_owned());
+        return Err(SetError { device, offset: 0, problem: Problem::Geometry(what) });
+    }
+    let mut head = vec![0; BATCH_BYTES_MAX];
+    for device in devices.iter_mut() {
+        let (expected, found) = (geometry.device_bytes(), device.bytes());
+        if found < expected {
+            return Err(problem(device, found, Problem::Truncated { expected, found }));
+        }
+        let read = device.read(0, &mut head);
+        read.map_err(|e| problem(device, 0, Problem::Disk(e)))?;
+        if let Some(at) = head.iter().position(|b| *b != 0) {
+            return Err(problem(device, len64(at), Problem::InUse));
+        }
+    }
+    let members = u16::try_from(devices.len()).expect("checked above");
+    for (member, device) in (0..members).zip(devices.iter_mut()) {
+        if zero {
+            fill(device, geometry.device_bytes())?;
+        }
+        let block = Superblock {
+            sequence: 1,
+            set: seeds.set,
+            log: seeds.log.wrapping_add(u128::from(member / geometry.copies)),
+            node: geometry.node,
+            member,
+            members,
+            copies: geometry.copies,
+            segment_bytes: geometry.segment_bytes,
+            segments: geometry.segments,
+            run: 0,
+            owner_pid: 0,
+            cores: 0,
+            volatile: geometry.volatile,
+            formatted_wall_us: wall_us,
+            started_wall_us: 0,
+            generation: Generation {
+                number: 1,
+                id: seeds.generation,
+                parent: 0,
+                in_step: u64::MAX >> (64 - u32::from(members)),
+            },
+            ledger: Ledger::default(),
+        };
+        write_superblock(device, &block)?;
+    }
+    Ok(())
+}
+
+fn fill<D: Device>(device: &mut D, bytes: u64) -> Result<(), SetError> {
+    let zero = vec![0; BATCH_BYTES_MAX];
+    let mut at = 0;
+    while at < bytes {
+        let n = usize::try_from((bytes - at).min(len64(zero.len()))).expect("one buffer");
+        let written = device.write(at, &zero[..n]);
+        written.map_err(|e| problem(device, at, Problem::Disk(e)))?;
+        at += len64(n);
+    }
+    Ok(())
+}
+
+/// Writes all copies of the superblock; durable when it returns.
+///
+/// # Errors
+/// When the device says no; the copies before are written then.
+pub fn write_superblock<D: Device>(device: &mut D, block: &Superblock) -> Result<(), SetError> {
+    let bytes = block.encode();
+    for copy in 0..SUPERBLOCK_COPIES {
+        let at = copy * SUPERBLOCK_STRIDE;
+        let written = device.write(at, &bytes);
+        written.map_err(|e| problem(device, at, Problem::Disk(e)))?;
+    }
+    Ok(())
+}
+
+/// The valid copy with the highest sequence.
+///
+/// # Errors
+/// What the first copy is instead.
+pub fn read_superblock<D: Device>(device: &mut D) -> Result<Superblock, SetError> {
+    let mut best: Option<Superblock> = None;
+    let mut wrong = None;
+    let mut block = vec![0; BLOCK];
+    for copy in 0..SUPERBLOCK_COPIES {
+        let at = copy * SUPERBLOCK_STRIDE;
+        let found = match device.read(at, &mut block) {
+            Ok(()) => Superblock::decode(&block).map_err(|bad| match bad {
+                BadSuperblock::Blank => Problem::Blank,
+                BadSuperblock::Alien => Problem::Alien,
+                BadSuperblock::Version(v) => Problem::Version(v),
+                BadSuperblock::Damaged => Problem::Damaged,
+            }),
+            Err(error) => Err(Problem::Disk(error)),
+        };
+        match found {
+            Ok(found) if best.as_ref().is_none_or(|b| found.sequence > b.sequence) => {
+                best = Some(found);
+            }
+            Ok(_) => {}
+            Err(p) => {
+                wrong.get_or_insert((at, p));
+            }
+        }
+    }
+    match (best, wrong) {
+        // A newer version's superblock beside an older one: not ours to read.
+        (_, Some((at, Problem::Version(v)))) => Err(problem(device, at, Problem::Version(v))),
+        (Some(best), _) => Ok(best),
+        (None, wrong) => {
+            let (at, p) = wrong.unwrap_or((0, Problem::Damaged));
+            Err(problem(device, at, p))
+        }
+    }
+}
+
+/// An open set: its members by number, each with its superblock.
+#[derive(Debug)]
+pub struct Set<D> {
+    /// The members; `None` for one that is missing or out of step.
+    pub members: Vec<Option<D>>,
+    /// The superblock that counts, as of the member with the newest generation.
+    pub superblock: Superblock,
+    /// Log uuid of each column.
+    pub logs: Vec<u128>,
+    /// Members that were left out although they are there: their generation is older.
+    pub out_of_step: Vec<u16>,
+}
+
+impl<D: Device> Set<D> {
+    /// Opens the devices of one set, in any order. With `degraded` a mirror may lack members.
+    ///
+    /// # Errors
+    /// Names the device and what is wrong with it.
+    pub fn open(devices: Vec<D>, node: u16, degraded: bool) -> Result<Self, SetError> {
+        let mut found: Vec<(Superblock, D)> = Vec::with_capacity(devices.len());
+        for mut device in devices {
+            let block = read_superblock(&mut device)?;
+            if block.node != node {
+                let p = Problem::OtherNode { found: block.node, expected: node };
+                return Err(problem(&device, 0, p));
+            }
+            let expected = HEAD_BYTES + u64::from(block.segment_bytes) * u64::from(block.segments);
+            if device.bytes() < expected {
+                let p = Problem::Truncated { expected, found: device.bytes() };
+                return Err(problem(&device, device.bytes(), p));
+            }
+            if let Some((other, _)) = found.first()
+                && !same_set(other, &block)
+            {
+                return Err(problem(&device, 0, Problem::OtherSet));
+            }
+            if found.iter().any(|(b, _)| b.member == block.member) {
+                return Err(problem(&device, 0, Problem::Twice(block.member)));
+            }
+            found.push((block, device));
+        }
+        let newest = found.iter().map(|(b, _)| b).max_by_key(|b| (b.generation.number, b.sequence));
+        let Some(newest) = newest.cloned() else {
+            let problem = Problem::Missing(0);
+            return Err(SetError { device: "no device".into(), offset: 0, problem });
+        };
+        Self::assemble(found, newest, degraded)
+    }
+
+    fn assemble(
+        found: Vec<(Superblock, D)>,
+        newest: Superblock,
+        degraded: bool,
+    ) -> Result<Self, SetError> {
+        let name = found.first().map_or_else(String::new, |(_, d)| d.name().to_owned());
+        let mut members: Vec<Option<D>> = (0..newest.members).map(|_| None).collect();
+        let mut logs = vec![None; usize::from(newest.members / newest.copies)];
+        let mut out_of_step = Vec::new();
+        for (block, device) in found {
+            let current = block.generation.id == newest.generation.id
+                && newest.generation.in_step >> block.member & 1 == 1;
+            if current {
+                logs[usize::from(block.column())] = Some(block.log);
+                members[usize::from(block.member)] = Some(device);
+            } else {
+                out_of_step.push(block.member);
+            }
+        }
+        for member in 0..newest.members {
+            let column = usize::from(member / newest.copies);
+            let absent = members[usize::from(member)].is_none();
+            if absent && (!degraded || logs[column].is_none()) {
+                let problem = Problem::Missing(member);
+                return Err(SetError { device: name, offset: 0, problem });
+            }
+        }
+        let logs = logs.into_iter().flatten().collect();
+        Ok(Self { members, superblock: newest, logs, out_of_step })
+    }
+
+    /// Bytes of a segment.
+    #[must_use]
+    pub fn segment_bytes(&self) -> u32 {
+        self.superblock.segment_bytes
+    }
+
+    /// The members of a column that are in step.
+    #[must_use]
+    pub fn column_members(&self, column: u8) -> [Option<u16>; 2] {
+        let copies = self.superblock.copies;
+        let mut out = [None; 2];
+        let mut n = 0;
+        for copy in 0..copies {
+            let member = u16::from(column) * copies + copy;
+            if self.members[usize::from(member)].is_some() {
+                out[n] = Some(member);
+                n += 1;
+            }
+        }
+        out
+    }
+
+    pub(crate) fn device(&mut self, member: u16) -> Option<&mut D> {
+        self.members.get_mut(usize::from(member)).and_then(Option::as_mut)
+    }
+
+    /// Reads part of a segment from one copy.
+    pub(crate) fn read(
+        &mut self,
+        member: u16,
+        at: SegmentRef,
+        offset: usize,
+        into: &mut [u8],
+    ) -> Result<(), SetError> {
+        let place = at.device_offset(self.segment_bytes()) + len64(offset);
+        let Some(device) = self.device(member) else { unreachable_member(member)? };
+        device.read(place, into).map_err(|e| problem(device, place, Problem::Disk(e)))
+    }
+
+    pub(crate) fn write(
+        &mut self,
+        member: u16,
+        at: SegmentRef,
+        offset: usize,
+        from: &[u8],
+    ) -> Result<(), SetError> {
+        let place = at.device_offset(self.segment_bytes()) + len64(offset);
+        let Some(device) = self.device(member) else { unreachable_member(member)? };
+        device.write(place, from).map_err(|e| problem(device, place, Problem::Disk(e)))
+    }
+
+    /// Makes durable what was written before, on all members.
+    pub(crate) fn sync(&mut self) -> Result<(), SetError> {
+        for device in self.members.iter_mut().flatten() {
+            device.sync().map_err(|e| problem(device, 0, Problem::Disk(e)))?;
+        }
+        Ok(())
+    }
+
+    /// Changes the superblock on all members.
+    pub(crate) fn update(&mut self, change: impl Fn(&mut Superblock)) -> Result<(), SetError> {
+        let mut next = self.superblock.clone();
+        change(&mut next);
+        next.sequence += 1;
+        for member in 0..next.members {
+            let column = member / next.copies;
+            let log = self.logs[usize::from(column)];
+            let block = Superblock { member, log, ..next.clone() };
+            if let Some(device) = self.device(member) {
+                write_superblock(device, &block)?;
+            }
+        }
+        self.superblock = next;
+        Ok(())
+    }
+}
+
+fn unreachable_member<T>(member: u16) -> Result<T, SetError> {
+    let problem = Problem::Missing(member);
+    Err(SetError { device: format!("member {member}"), offset: 0, problem })
+}
+
+fn same_set(a: &Superblock, b: &Superblock) -> bool {
+    (a.set, a.members, a.copies, a.segment_bytes, a.segments)
+        == (b.set, b.members, b.copies, b.segment_bytes, b.segments)
+}

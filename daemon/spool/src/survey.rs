@@ -1,0 +1,444 @@
+//! The first look of recovery: which segments there are, what stands in the unsealed ones, and
+//! where each log of the last run ends.
+//!
+//! *Guarantees*: of the last run, a batch that is missing and not covered by a watermark ends the
+//! log: it was never acknowledged, and nothing behind it was. One that is covered is damage.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use crate::bytes::{index, len32};
+use crate::disk::Device;
+use crate::index::{TRAILER, Trailer};
+use crate::ledger::Ledger;
+use crate::limits::{BLOCK, FOOTER_BYTES_MAX};
+use crate::scan::{self, Found};
+use crate::segment::{BadHeader, SegmentHeader, SegmentRef};
+use crate::set::{Problem, Set, SetError, problem};
+
+/// Something durable that cannot be read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Damage {
+    /// Name of the device.
+    pub device: String,
+    /// Where on it.
+    pub offset: u64,
+    /// What it was.
+    pub what: DamageKind,
+}
+
+/// What was damaged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DamageKind {
+    /// A segment's header.
+    SegmentHeader,
+    /// A batch that a watermark or a later batch names.
+    Batch,
+    /// A message that checks but cannot be understood.
+    Message,
+    /// A message some of whose chunks are missing.
+    Chunks,
+}
+
+/// A segment as found.
+#[derive(Debug)]
+pub(crate) struct SegmentFound {
+    pub(crate) at: SegmentRef,
+    pub(crate) header: Option<SegmentHeader>,
+    pub(crate) footer: Option<Trailer>,
+    /// Of an unsealed segment: what its footer would say.
+    pub(crate) index: Option<Vec<u8>>,
+    pub(crate) batches: Vec<Found>,
+    pub(crate) quarantined: bool,
+}
+
+impl SegmentFound {
+    pub(crate) fn epoch(&self) -> u64 {
+        self.header.map_or(0, |h| h.epoch)
+    }
+
+    pub(crate) fn first_seq(&self) -> u64 {
+        let scanned = self.batches.iter().map(|b| b.header.seq).min();
+        self.footer.map(|f| f.first_seq).or(scanned).unwrap_or(0)
+    }
+
+    /// It holds batches.
+    pub(crate) fn is_used(&self) -> bool {
+        self.quarantined || self.first_seq() > 0
+    }
+}
+
+/// What one core wrote in one run.
+#[derive(Default, Debug)]
+pub(crate) struct Group {
+    pub(crate) segments: Vec<usize>,
+    watermark: u64,
+    last: (u64, Ledger),
+}
+
+/// All of it.
+#[derive(Debug)]
+pub(crate) struct Survey {
+    pub(crate) segments: Vec<SegmentFound>,
+    pub(crate) groups: BTreeMap<(u32, u16), Group>,
+    pub(crate) damage: Vec<Damage>,
+    /// Batches that were never acknowledged and do not count: segment, offset.
+    pub(crate) strike: Vec<(SegmentRef, u32)>,
+    /// Whole batches that a mirror's copy lacks: member, segment, offset, bytes.
+    pub(crate) heal: Vec<(u16, SegmentRef, u32, Vec<u8>)>,
+    pub(crate) newest_wall_us: u64,
+    pub(crate) bytes_read: u64,
+    pub(crate) batches: u64,
+}
+
+/// Looks at every segment.
+pub(crate) fn survey<D: Device>(
+    set: &mut Set<D>,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Survey, SetError> {
+    let mut survey = Survey {
+        segments: Vec::new(),
+        groups: BTreeMap::new(),
+        damage: Vec::new(),
+        strike: Vec::new(),
+        heal: Vec::new(),
+        newest_wall_us: 0,
+        bytes_read: 0,
+        batches: 0,
+    };
+    let columns = u8::try_from(set.logs.len()).expect("at most MEMBERS_MAX");
+    let total = u64::from(columns) * u64::from(set.superblock.segments);
+    for column in 0..columns {
+        for n in 0..set.superblock.segments {
+            let found = survey.look(set, SegmentRef::new(column, n))?;
+            survey.segments.push(found);
+            progress(u64::from(column) * u64::from(set.superblock.segments) + u64::from(n), total);
+        }
+    }
+    survey.group();
+    survey.end_logs(set);
+    survey.index(set)?;
+    progress(total, total);
+    Ok(survey)
+}
+
+impl Survey {
+    fn look<D: Device>(
+        &mut self,
+        set: &mut Set<D>,
+        at: SegmentRef,
+    ) -> Result<SegmentFound, SetError> {
+        let mut found = SegmentFound {
+            at,
+            header: None,
+            footer: None,
+            index: None,
+            batches: Vec::new(),
+            quarantined: false,
+        };
+        found.header = self.header(set, at, &mut found.quarantined)?;
+        let Some(header) = found.header else { return Ok(found) };
+        let size = index(set.segment_bytes());
+        let mut block = vec![0; BLOCK];
+        for member in set.column_members(at.column()).into_iter().flatten() {
+            if set.read(member, at, size - BLOCK, &mut block).is_err() {
+                continue;
+            }
+            self.bytes_read += crate::bytes::len64(BLOCK);
+            let trailer = Trailer::decode(&block[BLOCK - TRAILER..]);
+            let fits = |t: &Trailer| {
+                (t.log, t.segment, t.epoch) == (header.log, at, header.epoch)
+                    && (t.run, t.core) == (header.run, header.core)
+            };
+            if let Some(trailer) = trailer.filter(fits)
+                && footer(set, at, &trailer).is_some()
+            {
+                found.footer = Some(trailer);
+                return Ok(found);
+            }
+        }
+        found.batches = self.scan(set, &header)?;
+        Ok(found)
+    }
+
+    fn header<D: Device>(
+        &mut self,
+        set: &mut Set<D>,
+        at: SegmentRef,
+        quarantined: &mut bool,
+    ) -> Result<Option<SegmentHeader>, SetError> {
+        let log = set.logs[usize::from(at.column())];
+        let offset = at.device_offset(set.segment_bytes());
+        let mut best: Option<SegmentHeader> = None;
+        let mut damaged = None;
+        let mut block = vec![0; BLOCK];
+        for member in set.column_members(at.column()).into_iter().flatten() {
+            let read = set.read(member, at, 0, &mut block);
+            let Some(device) = set.device(member) else { continue };
+            let refuse = |p| Err(problem(device, offset, p));
+            match read.ok().map(|()| SegmentHeader::decode(&block, log, at)) {
+                Some(Ok(header)) => {
+                    if best.is_none_or(|b| b.epoch < header.epoch) {
+                        best = Some(header);
+                    }
+                }
+                Some(Err(BadHeader::Blank)) => {}
+                Some(Err(BadHeader::OtherLog)) => return refuse(Problem::OtherLog),
+                Some(Err(BadHeader::Swapped(found))) => return refuse(Problem::Swapped { found }),
+                Some(Err(BadHeader::Damaged)) | None => {
+                    let device = device.name().to_owned();
+                    damaged = Some(Damage { device, offset, what: DamageKind::SegmentHeader });
+                }
+            }
+        }
+        if best.is_none() && damaged.is_some() {
+            *quarantined = true;
+            self.damage.extend(damaged);
+        }
+        Ok(best)
+    }
+
+    fn scan<D: Device>(
+        &mut self,
+        set: &mut Set<D>,
+        header: &SegmentHeader,
+    ) -> Result<Vec<Found>, SetError> {
+        let at = header.segment;
+        let mut copies: Vec<(u16, Vec<u8>, Vec<Found>)> = Vec::new();
+        for member in set.column_members(at.column()).into_iter().flatten() {
+            let mut bytes = vec![0; index(set.segment_bytes())];
+            read_what_can_be(set, member, at, &mut bytes)?;
+            self.bytes_read += crate::bytes::len64(bytes.len());
+            let found = scan::batches(&bytes, header);
+            copies.push((member, bytes, found));
+        }
+        let mut all: BTreeMap<u32, Found> = BTreeMap::new();
+        for (_, _, found) in &copies {
+            for batch in found {
+                all.entry(batch.offset).or_insert(*batch);
+            }
+        }
+        for batch in all.values() {
+            let has = |found: &[Found]| found.iter().any(|f| f.offset == batch.offset);
+            let Some(whole) = copies.iter().find(|c| has(&c.2)) else { continue };
+            let start = index(batch.offset);
+            let bytes = &whole.1[start..start + index(batch.header.bytes)];
+            for (member, _, _) in copies.iter().filter(|c| !has(&c.2)) {
+                self.heal.push((*member, at, batch.offset, bytes.to_vec()));
+            }
+        }
+        Ok(all.into_values().collect())
+    }
+
+    fn group(&mut self) {
+        for (i, segment) in self.segments.iter().enumerate() {
+            let Some(header) = segment.header else { continue };
+            let group = self.groups.entry((header.run, header.core)).or_default();
+            group.segments.push(i);
+            group.watermark = group.watermark.max(header.durable_through);
+            if let Some(footer) = segment.footer {
+                group.watermark = group.watermark.max(footer.last_seq);
+                group.note(footer.last_seq, footer.ledger);
+                self.newest_wall_us = self.newest_wall_us.max(footer.wall_us);
+            }
+            for batch in &segment.batches {
+                group.watermark = group.watermark.max(batch.header.durable_through);
+                self.newest_wall_us = self.newest_wall_us.max(batch.header.wall_us);
+            }
+        }
+    }
+
+    /// Where each log of the last run ends; older runs were ended by an earlier recovery.
+    fn end_logs<D: Device>(&mut self, set: &mut Set<D>) {
+        let last_run = set.superblock.run;
+        for ((run, _), group) in &mut self.groups {
+            let mut seqs: Vec<u64> = group
+                .segments
+                .iter()
+                .flat_map(|i| self.segments[*i].batches.iter().map(|b| b.header.seq))
+                .collect();
+            seqs.sort_unstable();
+            let mut end = group.watermark;
+            for seq in seqs {
+                if seq == end + 1 {
+                    end = seq;
+                }
+            }
+            if *run != last_run {
+                end = u64::MAX;
+            }
+            for i in &group.segments {
+                let segment = &mut self.segments[*i];
+                segment.batches.retain(|b| {
+                    if b.header.seq > end {
+                        self.strike.push((segment.at, b.offset));
+                        return false;
+                    }
+                    true
+                });
+                for b in &segment.batches {
+                    group.last = group.last.max_by_seq(b.header.seq, b.header.ledger);
+                }
+            }
+        }
+        self.find_damage(set);
+    }
+
+    /// Every accepted batch names the place of the one before it. (Of older runs an earlier
+    /// recovery has said so already.)
+    fn find_damage<D: Device>(&mut self, set: &mut Set<D>) {
+        let mut damaged = Vec::new();
+        let last_run = set.superblock.run;
+        let by_place: HashMap<SegmentRef, usize> =
+            self.segments.iter().enumerate().map(|(i, s)| (s.at, i)).collect();
+        for ((_, _), group) in self.groups.iter().filter(|((run, _), _)| *run == last_run) {
+            let batches = || group.segments.iter().flat_map(|i| &self.segments[*i].batches);
+            let there: HashSet<u64> = batches().map(|b| b.header.seq).collect();
+            for batch in batches() {
+                let h = &batch.header;
+                // Written again elsewhere after an error counts as there.
+                if h.seq <= 1 || there.contains(&(h.seq - 1)) {
+                    continue;
+                }
+                let Some(i) = by_place.get(&h.previous_segment) else { continue };
+                let before = &self.segments[*i];
+                let scanned = before.footer.is_none()
+                    && before.header.is_some_and(|b| b.epoch == h.previous_epoch);
+                if scanned {
+                    damaged.push((*i, h.previous_block.wrapping_mul(len32(BLOCK))));
+                }
+            }
+        }
+        for (i, offset) in damaged {
+            let at = self.segments[i].at;
+            self.segments[i].quarantined = true;
+            let place = at.device_offset(set.segment_bytes()) + u64::from(offset);
+            let device = name_of(set, at);
+            self.damage.push(Damage { device, offset: place, what: DamageKind::Batch });
+        }
+    }
+
+    fn index<D: Device>(&mut self, set: &mut Set<D>) -> Result<(), SetError> {
+        let segment_bytes = set.segment_bytes();
+        for segment in &mut self.segments {
+            if segment.header.is_none() || segment.footer.is_some() {
+                continue;
+            }
+            let mut index_bytes = Vec::new();
+            let mut sorted = segment.batches.clone();
+            sorted.sort_by_key(|b| (b.header.seq, b.header.attempt));
+            for batch in &sorted {
+                let Some(bytes) = read_batch(set, segment.at, batch) else { continue };
+                let moved = Found { offset: 0, ..*batch };
+                let mut entries = Vec::new();
+                let strange = scan::index_batch_at(&bytes, &moved, batch.offset, &mut entries);
+                match strange {
+                    Ok(strange) => {
+                        for offset in strange {
+                            let device = name_of(set, segment.at);
+                            let offset =
+                                segment.at.device_offset(segment_bytes) + u64::from(offset);
+                            let what = DamageKind::Message;
+                            self.damage.push(Damage { device, offset, what });
+                            segment.quarantined = true;
+                        }
+                    }
+                    Err(unknown) => {
+                        let offset =
+                            segment.at.device_offset(segment_bytes) + u64::from(unknown.offset);
+                        let device = name_of(set, segment.at);
+                        let problem = Problem::UnknownCritical { kind: unknown.kind };
+                        return Err(SetError { device, offset, problem });
+                    }
+                }
+                index_bytes.extend_from_slice(&entries);
+                self.batches += 1;
+            }
+            segment.index = Some(index_bytes);
+        }
+        Ok(())
+    }
+
+    /// The ledger of the last run: what each core's last batch says, added up.
+    pub(crate) fn ledger_of_run(&self, run: u32) -> Ledger {
+        let mut sum = Ledger::default();
+        for (_, group) in self.groups.iter().filter(|((r, _), _)| *r == run) {
+            sum.add(&group.last.1);
+        }
+        sum
+    }
+}
+
+impl Group {
+    fn note(&mut self, seq: u64, ledger: Ledger) {
+        self.last = self.last.max_by_seq(seq, ledger);
+    }
+}
+
+trait MaxBySeq {
+    fn max_by_seq(self, seq: u64, ledger: Ledger) -> Self;
+}
+
+impl MaxBySeq for (u64, Ledger) {
+    fn max_by_seq(self, seq: u64, ledger: Ledger) -> Self {
+        if seq >= self.0 { (seq, ledger) } else { self }
+    }
+}
+
+pub(crate) fn name_of<D: Device>(set: &mut Set<D>, at: SegmentRef) -> String {
+    let member = set.column_members(at.column())[0];
+    member.and_then(|m| set.device(m)).map_or_else(String::new, |d| d.name().to_owned())
+}
+
+/// All that the device gives; unreadable parts stay zero.
+fn read_what_can_be<D: Device>(
+    set: &mut Set<D>,
+    member: u16,
+    at: SegmentRef,
+    into: &mut [u8],
+) -> Result<(), SetError> {
+    let step = crate::limits::BATCH_BYTES_MAX;
+    for (n, piece) in into.chunks_mut(step).enumerate() {
+        if set.read(member, at, n * step, piece).is_ok() {
+            continue;
+        }
+        for (k, block) in piece.chunks_mut(BLOCK).enumerate() {
+            if set.read(member, at, n * step + k * BLOCK, block).is_err() {
+                block.fill(0);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn read_batch<D: Device>(set: &mut Set<D>, at: SegmentRef, found: &Found) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; index(found.header.bytes)];
+    for member in set.column_members(at.column()).into_iter().flatten() {
+        let read = set.read(member, at, index(found.offset), &mut bytes);
+        if read.is_ok() && crate::batch::is_whole(&bytes, &found.header) {
+            return Some(bytes);
+        }
+    }
+    None
+}
+
+/// The records of a sealed segment's footer, from whichever copy checks.
+pub(crate) fn footer<D: Device>(
+    set: &mut Set<D>,
+    at: SegmentRef,
+    trailer: &Trailer,
+) -> Option<Vec<u8>> {
+    let bytes = index(trailer.bytes);
+    let size = index(set.segment_bytes());
+    if bytes > FOOTER_BYTES_MAX || bytes > size {
+        return None;
+    }
+    let mut footer = vec![0; bytes];
+    for member in set.column_members(at.column()).into_iter().flatten() {
+        if set.read(member, at, size - bytes, &mut footer).is_ok()
+            && let Some(records) = trailer.records(&footer)
+        {
+            return Some(records.to_vec());
+        }
+    }
+    None
+}

@@ -1,0 +1,56 @@
+//! Random mail, random faults, random power cuts: everything acknowledged comes back byte for
+//! byte, nothing settled comes back to life, and the ledger agrees.
+
+mod world;
+
+use world::{Plan, World};
+
+fn run(plan: impl Fn(u64) -> Plan, seeds: std::ops::Range<u64>) {
+    // RINGPOST_SEEDS=10 runs ten times as many.
+    let times = std::env::var("RINGPOST_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
+    let first = seeds.start * 1000;
+    for seed in first..first + (seeds.end - seeds.start) * times {
+        let mut world = World::new(plan(seed), seed);
+        for _ in 0..4 {
+            world.load();
+            world.cut_and_recover();
+        }
+        world.finish();
+    }
+}
+
+#[test]
+fn power_cuts_lose_nothing() {
+    run(|seed| Plan { steps: 60 + seed % 200, ..Plan::default() }, 0..100);
+}
+
+#[test]
+fn write_errors_and_cuts_lose_nothing() {
+    run(|seed| Plan { steps: 150, write_error_in: 20 + seed % 50, ..Plan::default() }, 1000..1080);
+}
+
+#[test]
+fn small_logs_turn_over_many_times() {
+    run(|_| Plan { steps: 900, bodies_max: 60_000, deferred_in: 8, ..Plan::default() }, 2000..2012);
+}
+
+#[test]
+fn stuck_devices_lose_nothing() {
+    run(|_| Plan { steps: 200, stuck_in: 60, stuck_us: 3_000_000, ..Plan::default() }, 3000..3060);
+}
+
+#[test]
+fn a_mirror_loses_nothing() {
+    run(|_| Plan { steps: 150, copies: 2, ..Plan::default() }, 4000..4040);
+}
+
+#[test]
+fn many_cores_and_columns_lose_nothing() {
+    run(|seed| Plan { steps: 200, members: 2, cores: 1 + seed % 3, ..Plan::default() }, 5000..5040);
+}
+
+#[test]
+#[should_panic(expected = "lost")]
+fn a_device_that_lies_about_syncs_is_noticed() {
+    run(|_| Plan { steps: 150, lies: true, ..Plan::default() }, 6000..6100);
+}
