@@ -112,10 +112,12 @@ impl FileDevice {
         Ok(Self { file, bytes, name, scratch: AlignedBuffer::new(BATCH_BYTES_MAX) })
     }
 
-    /// The open file, for another driver over the same descriptor. The lock goes with it.
-    #[must_use]
-    pub fn into_file(self) -> File {
-        self.file
+    /// The open file once more, for another driver. The lock goes when the last of them does.
+    ///
+    /// # Errors
+    /// When there is no descriptor left.
+    pub fn try_clone_file(&self) -> std::io::Result<File> {
+        self.file.try_clone()
     }
 }
 

@@ -34,3 +34,5 @@ mod replay;
 pub mod log;
 
 pub mod recovery;
+
+pub mod driver;

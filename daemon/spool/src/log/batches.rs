@@ -218,6 +218,13 @@ impl<B: Buffer> Builder<B> {
 }
 
 impl<B: Buffer> Log<B> {
+    pub(super) fn enqueue(&mut self, item: Item) {
+        self.enqueued += 1;
+        self.waiting_bytes += item.bytes();
+        self.waiting_messages += usize::from(matches!(item, Item::Message(_)));
+        self.waiting.push_back(item);
+    }
+
     pub(super) fn submit_batches<D: Disk<Buffer = B>>(
         &mut self,
         disk: &mut D,
@@ -284,6 +291,7 @@ impl<B: Buffer> Log<B> {
                 break;
             }
             let Some(item) = self.waiting.pop_front() else { break };
+            self.built += 1;
             self.waiting_bytes -= bytes.min(self.waiting_bytes);
             builder.index_bytes += more;
             self.put_item(&mut builder, item);

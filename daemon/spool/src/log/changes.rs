@@ -138,9 +138,8 @@ impl<B: Buffer> Log<B> {
             return Err(ChangeError::TooLarge);
         }
         let item = self.prepare(change, token).ok_or(ChangeError::Unknown)?;
-        self.waiting_bytes += item.bytes();
         self.change_since_us.get_or_insert(now_us);
-        self.waiting.push_back(Item::Change(item));
+        self.enqueue(Item::Change(item));
         Ok(())
     }
 

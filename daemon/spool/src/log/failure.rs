@@ -67,6 +67,7 @@ impl<B: Buffer> Log<B> {
             match item {
                 Item::Message(m) if !m.own => {
                     self.waiting_bytes -= m.bytes().min(self.waiting_bytes);
+                    self.built += 1;
                     self.waiting_messages -= 1;
                     self.memory -= m.header.len() + m.body.len();
                     self.free_tx(m.slot);

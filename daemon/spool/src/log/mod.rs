@@ -315,6 +315,9 @@ pub struct Log<B> {
     waiting: VecDeque<Item>,
     waiting_bytes: usize,
     waiting_messages: usize,
+    /// Items that ever waited, and that no longer do.
+    enqueued: u64,
+    built: u64,
     /// Since when a change or a watermark waits.
     change_since_us: Option<u64>,
     flights: VecDeque<Flight<B>>,
@@ -385,6 +388,8 @@ impl<B: Buffer> Log<B> {
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             waiting_messages: 0,
+            enqueued: 0,
+            built: 0,
             change_since_us: None,
             flights: VecDeque::new(),
             rewriting: false,

@@ -52,8 +52,11 @@ enum Stage {
         index: Vec<u8>,
         position: (usize, u32),
     },
-    /// All copied; wait until it is durable.
-    Drain,
+    /// All copied; wait until it, and every change known before, is durable.
+    Drain {
+        enqueued: u64,
+        seq: Option<u64>,
+    },
 }
 
 /// A message being copied.
@@ -130,11 +133,11 @@ impl<B: Buffer> Log<B> {
                     sweep.stage = if more {
                         Stage::Work { index: work.0, position: work.1 }
                     } else {
-                        Stage::Drain
+                        Stage::Drain { enqueued: self.enqueued, seq: None }
                     };
                 }
             }
-            Stage::Drain => self.drained(now_us),
+            Stage::Drain { .. } => self.drained(now_us),
             Stage::Trailer | Stage::Footer(_) => {}
         }
     }
@@ -194,7 +197,7 @@ impl<B: Buffer> Log<B> {
                 }
                 None => self.sweep_unreadable(),
             },
-            Stage::Work { .. } | Stage::Drain => {}
+            Stage::Work { .. } | Stage::Drain { .. } => {}
         }
     }
 
@@ -491,7 +494,7 @@ impl<B: Buffer> Log<B> {
                     return;
                 }
                 defer_of = Some(target.id);
-            } else if moved {
+            } else if moved || !is_current(&change, live) {
                 return;
             }
         } else if matches!(change, Change::Defer(_)) {
@@ -499,21 +502,20 @@ impl<B: Buffer> Log<B> {
         }
         let item =
             Item::Forward(Forward { record: whole.to_vec(), target: target.segment, defer_of });
-        self.waiting_bytes += item.bytes();
-        self.waiting.push_back(item);
+        self.enqueue(item);
     }
 
     fn drained(&mut self, now_us: u64) {
-        let Some(sweep) = &self.sweep else { return };
+        let Some(sweep) = &mut self.sweep else { return };
         let (segment, purpose) = (sweep.segment, sweep.purpose);
-        let forwards = |i: &Item| matches!(i, Item::Forward(_));
-        let under_way = |e: &Effect| matches!(e, Effect::Forward { .. });
+        let Stage::Drain { enqueued, seq } = &mut sweep.stage else { return };
+        if seq.is_none() && self.built >= *enqueued {
+            *seq = Some(self.next_seq - 1);
+        }
+        let durable = seq.is_some_and(|seq| self.durable_through >= seq);
         let busy = match purpose {
             Purpose::Evacuate => !self.moves.is_empty(),
-            Purpose::Forward => {
-                self.waiting.iter().any(forwards)
-                    || self.flights.iter().any(|f| f.effects.iter().any(under_way))
-            }
+            Purpose::Forward => !durable,
         };
         if busy {
             self.change_since_us.get_or_insert(now_us);
@@ -530,6 +532,18 @@ impl<B: Buffer> Log<B> {
                 }
             }
         }
+    }
+}
+
+/// Nothing later took its place: a change copied forward is read after its successors.
+fn is_current(change: &Change, live: &Live) -> bool {
+    match change {
+        Change::Hold(_) => live.is_held(),
+        Change::Release(_) => !live.is_held(),
+        Change::Redirect(r) => {
+            live.redirects().iter().any(|(n, to)| *n == r.recipient && *to == r.address)
+        }
+        _ => true,
     }
 }
 

@@ -215,9 +215,8 @@ impl<B: Buffer> Log<B> {
         self.reserved += grown;
         self.memory += bytes.len();
         for (id, part, data) in items {
-            self.waiting_bytes += data.len();
             let item = ChunkItem { slot: tx.slot, generation: tx.generation, id, part, data };
-            self.waiting.push_back(Item::Chunk(item));
+            self.enqueue(Item::Chunk(item));
         }
         self.flow(tx)
     }
@@ -274,7 +273,6 @@ impl<B: Buffer> Log<B> {
         tx: Transaction,
         envelope: &Envelope,
         replaces: Vec<Change>,
-        now_us: u64,
     ) -> Result<(), TransactionError> {
         let fits = self.tx(tx)?.failed.then_some(TransactionError::Failed);
         let mut encoded = Vec::with_capacity(512);
@@ -306,10 +304,7 @@ impl<B: Buffer> Log<B> {
             slot: tx.slot,
             replaces: changes,
         };
-        self.waiting_bytes += outgoing.bytes();
-        self.waiting_messages += 1;
-        self.waiting.push_back(Item::Message(Box::new(outgoing)));
-        let _ = now_us;
+        self.enqueue(Item::Message(Box::new(outgoing)));
         Ok(())
     }
 

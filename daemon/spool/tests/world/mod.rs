@@ -15,7 +15,7 @@ use spool::set::{Geometry, Seeds, Set, format};
 use spool::sim::{Faults, Random, SimDevice, SimDisk};
 
 #[derive(Clone, Copy)]
-pub struct Plan {
+pub(crate) struct Plan {
     pub steps: u64,
     pub cores: u64,
     pub members: u16,
@@ -80,7 +80,7 @@ struct Core {
     disk: SimDisk,
 }
 
-pub struct World {
+pub(crate) struct World {
     plan: Plan,
     random: Random,
     now_us: u64,
@@ -101,7 +101,7 @@ pub struct World {
 const WALL: u64 = 1_700_000_000_000_000;
 
 impl World {
-    pub fn new(plan: Plan, seed: u64) -> Self {
+    pub(crate) fn new(plan: Plan, seed: u64) -> Self {
         let geometry = Geometry {
             node: 7,
             segment_bytes: 4 << 20,
@@ -356,7 +356,7 @@ impl World {
         }
         let envelope = self.envelope(id, false);
         self.note(core, id, header, body, envelope.recipients.len());
-        if self.cores[core].log.commit(tx, &envelope, Vec::new(), self.now_us).is_err() {
+        if self.cores[core].log.commit(tx, &envelope, Vec::new()).is_err() {
             self.known.remove(&id);
         }
     }
@@ -469,13 +469,13 @@ impl World {
             Vec::new(),
             Some(new),
         );
-        self.cores[core].log.commit(tx, &envelope, vec![done], self.now_us).unwrap();
+        self.cores[core].log.commit(tx, &envelope, vec![done]).unwrap();
         let known = self.known.get_mut(&id).unwrap();
         known.maybe = vec![true; known.recipients];
         self.replaced.insert(id, new);
     }
 
-    pub fn load(&mut self) {
+    pub(crate) fn load(&mut self) {
         for _ in 0..self.plan.steps {
             match self.random.below(10) {
                 0..=4 => self.send(),
@@ -496,7 +496,7 @@ impl World {
     }
 
     /// The media as a cut leaves them: each core wrote its own segments.
-    pub fn cut_and_recover(&mut self) {
+    pub(crate) fn cut_and_recover(&mut self) {
         let cores = std::mem::take(&mut self.cores);
         let before: Option<Vec<SimDevice>> = None;
         let mut merged = before;
@@ -527,7 +527,7 @@ impl World {
     }
 
     /// Everything that is left can be read, byte for byte.
-    pub fn finish(&mut self) {
+    pub(crate) fn finish(&mut self) {
         for core in &mut self.cores {
             core.disk.faults = Faults { latency_us_max: 10, ..Faults::default() };
         }

@@ -1,0 +1,197 @@
+//! The log's `Disk` over the engine: durable writes and reads in the core's own ring.
+//!
+//! *Guarantees*: a write is answered when it is on the medium (`RWF_DSYNC`); a request the engine
+//! cannot take now is kept and made later, never dropped.
+//!
+//! *Limits*: the buffers of `disk_classes`, taken from the engine at start.
+
+use std::collections::VecDeque;
+use std::io;
+
+use engine::{Core, DiskBuffer, DiskBytes, DiskClass, DiskRefused, File};
+
+use crate::bytes::index;
+use crate::disk::{Buffer, Completion, Device, Disk, DiskError, Member, Token, WriteTo};
+use crate::file::FileDevice;
+use crate::limits::{BATCH_BYTES_MAX, BUFFERS, MEMBERS_MAX, READS_MAX};
+use crate::set::Set;
+
+/// Set in every token that is the spool's.
+pub const TOKEN_BIT: u64 = 1 << 63;
+const MEMBER_BITS: u32 = 6;
+const _: () = assert!(MEMBERS_MAX <= 1 << MEMBER_BITS);
+/// Size of the smaller read buffers: most messages fit.
+const READ_BYTES: usize = 64 << 10;
+const LARGE_READS: usize = 2;
+
+impl Buffer for DiskBuffer {
+    fn bytes(&self) -> &[u8] {
+        self
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        self
+    }
+}
+
+/// What `engine::Config::disk_buffers` needs for one log.
+#[must_use]
+pub fn disk_classes() -> Vec<DiskClass> {
+    vec![
+        DiskClass { bytes: BATCH_BYTES_MAX, count: BUFFERS + LARGE_READS },
+        DiskClass { bytes: READ_BYTES, count: READS_MAX },
+    ]
+}
+
+#[derive(Debug)]
+enum Parked {
+    Write { token: u64, member: Member, offset: u64, bytes: usize, data: DiskBytes },
+    Read { token: u64, member: Member, offset: u64, bytes: usize },
+}
+
+/// The open members of one core.
+#[derive(Debug)]
+pub struct Members {
+    files: Vec<Option<File>>,
+    parked: VecDeque<Parked>,
+}
+
+impl Members {
+    /// Opens the set's members in the core's ring. The lock stays with the set.
+    ///
+    /// # Errors
+    /// When a descriptor cannot be had.
+    pub fn open<M: Send>(core: &mut Core<M>, set: &Set<FileDevice>) -> io::Result<Self> {
+        let mut files = Vec::with_capacity(set.members.len());
+        for member in &set.members {
+            let file = match member {
+                Some(device) => {
+                    let fd = device.try_clone_file()?.into();
+                    let full =
+                        |_| io::Error::other(format!("too many files for {}", device.name()));
+                    Some(core.open_file(fd).map_err(full)?)
+                }
+                None => None,
+            };
+            files.push(file);
+        }
+        Ok(Self { files, parked: VecDeque::new() })
+    }
+
+    /// Batch buffers for `Log::new`; `None` when the engine was configured with fewer.
+    #[must_use]
+    pub fn buffers<M: Send>(core: &Core<M>) -> Option<Vec<DiskBuffer>> {
+        (0..BUFFERS).map(|_| core.disk_buffer(BATCH_BYTES_MAX)).collect()
+    }
+
+    /// The `Disk` for one call of the log.
+    pub fn with<'a, M: Send>(&'a mut self, core: &'a mut Core<M>) -> EngineDisk<'a, M> {
+        EngineDisk { core, members: self }
+    }
+
+    /// Turns the engine's answer into the log's; `None` when the token is not the spool's.
+    pub fn completion(
+        token: u64,
+        result: io::Result<u32>,
+        buffer: Option<DiskBuffer>,
+    ) -> Option<Completion<DiskBuffer>> {
+        if token & TOKEN_BIT == 0 {
+            return None;
+        }
+        let is_read = token & READ_BIT != 0;
+        let member = Member::try_from(token & ((1 << MEMBER_BITS) - 1)).expect("six bits");
+        let result = result.map(index).map_err(DiskError::from);
+        let token = (token & !(TOKEN_BIT | READ_BIT)) >> MEMBER_BITS;
+        if !is_read {
+            return Some(Completion { token, member, result, buffer, data: Vec::new() });
+        }
+        let data = match (&result, &buffer) {
+            (Ok(n), Some(buffer)) => buffer[..*n].to_vec(),
+            _ => Vec::new(),
+        };
+        Some(Completion { token, member, result, buffer: None, data })
+    }
+}
+
+/// Set in the tokens of reads.
+const READ_BIT: u64 = 1 << 62;
+
+fn pack(token: Token, member: Member) -> u64 {
+    TOKEN_BIT | token << MEMBER_BITS | u64::from(member)
+}
+
+/// The log's disk, for the length of one call.
+#[derive(Debug)]
+pub struct EngineDisk<'a, M: Send> {
+    core: &'a mut Core<M>,
+    members: &'a mut Members,
+}
+
+impl<M: Send> EngineDisk<'_, M> {
+    /// Makes the requests that were refused before, as far as there is room now.
+    pub fn retry(&mut self) {
+        for _ in 0..self.members.parked.len() {
+            let Some(parked) = self.members.parked.pop_front() else { return };
+            self.make(parked);
+        }
+    }
+
+    fn make(&mut self, request: Parked) {
+        let parked = match request {
+            Parked::Write { token, member, offset, bytes, data } => {
+                let Some(file) = self.file(member) else { return };
+                match self.core.disk_write(file, offset, data, bytes, true, token) {
+                    Ok(()) => return,
+                    Err(DiskRefused(data)) => Parked::Write { token, member, offset, bytes, data },
+                }
+            }
+            Parked::Read { token, member, offset, bytes } => {
+                let Some(file) = self.file(member) else { return };
+                let taken = self.core.disk_buffer(bytes).is_some_and(|buffer| {
+                    self.core.disk_read(file, offset, buffer, bytes, token).is_ok()
+                });
+                if taken {
+                    return;
+                }
+                Parked::Read { token, member, offset, bytes }
+            }
+        };
+        self.members.parked.push_back(parked);
+    }
+
+    fn file(&self, member: Member) -> Option<File> {
+        self.members.files.get(usize::from(member)).copied().flatten()
+    }
+}
+
+impl<M: Send> Disk for EngineDisk<'_, M> {
+    type Buffer = DiskBuffer;
+
+    fn write(&mut self, token: Token, to: WriteTo, buffer: DiskBuffer) {
+        self.retry();
+        let data = buffer.freeze();
+        // All readers exist before the first write can end: the last answer has the buffer.
+        let each: Vec<Parked> = to
+            .members
+            .into_iter()
+            .flatten()
+            .map(|member| Parked::Write {
+                token: pack(token, member),
+                member,
+                offset: to.offset,
+                bytes: to.bytes,
+                data: data.clone(),
+            })
+            .collect();
+        drop(data);
+        for request in each {
+            self.make(request);
+        }
+    }
+
+    fn read(&mut self, token: Token, member: Member, offset: u64, bytes: usize) {
+        self.retry();
+        let token = pack(token, member) | READ_BIT;
+        self.make(Parked::Read { token, member, offset, bytes });
+    }
+}
