@@ -35,4 +35,6 @@ pub mod log;
 
 pub mod recovery;
 
+pub mod offline;
+
 pub mod driver;

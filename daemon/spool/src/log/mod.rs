@@ -29,6 +29,7 @@ use crate::message::Envelope;
 use crate::segment::{SegmentKind, SegmentRef};
 
 pub use changes::ChangeError;
+pub(crate) use reads::{refresh, stored};
 pub use transactions::{Flow, OpenKind, Refusal, Transaction, TransactionError};
 
 use batches::{Flight, Item};
