@@ -4,15 +4,23 @@
 //! The order of the modules is the layer order: a module uses only those above it.
 
 pub mod limits;
-
 pub mod config;
-
 pub mod events;
-
 pub mod metrics;
-
 pub mod maillog;
-
 pub mod tls;
-
 pub mod dns;
+pub mod standing;
+pub mod acl;
+pub mod retry;
+pub mod route;
+pub mod post;
+pub mod ways;
+pub mod lookup;
+pub mod desk;
+pub mod inbound;
+pub mod queue;
+pub mod outbound;
+pub mod tally;
+pub mod relay;
+pub mod shard;

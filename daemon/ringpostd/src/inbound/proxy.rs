@@ -89,7 +89,11 @@ pub fn parse(input: &[u8]) -> Result<Header, Wrong> {
 fn line(input: &[u8]) -> Result<Header, Wrong> {
     let window = &input[..input.len().min(LINE_OCTETS_MAX)];
     let Some(end) = window.iter().position(|c| *c == b'\n') else {
-        return if window.len() < LINE_OCTETS_MAX { Ok(Header::Partial) } else { Err(Wrong::TooLong) };
+        return if window.len() < LINE_OCTETS_MAX {
+            Ok(Header::Partial)
+        } else {
+            Err(Wrong::TooLong)
+        };
     };
     // A bare LF is no end of line here either.
     let text = window[..end].strip_suffix(b"\r").ok_or(Wrong::Malformed)?;
@@ -240,7 +244,10 @@ mod tests {
         let want = ends("192.0.2.1:12345", "198.51.100.2:25");
         assert_eq!(parse(good), Ok(Header::Whole(44, want)));
         let six = b"PROXY TCP6 2001:db8::1 2001:db8::2 1 25\r\n";
-        assert_eq!(parse(six), Ok(Header::Whole(six.len(), ends("[2001:db8::1]:1", "[2001:db8::2]:25"))));
+        assert_eq!(
+            parse(six),
+            Ok(Header::Whole(six.len(), ends("[2001:db8::1]:1", "[2001:db8::2]:25")))
+        );
         assert_eq!(parse(b"PROXY UNKNOWN whatever\r\n"), Ok(Header::Whole(24, None)));
         for (bad, why) in [
             (&b"PROXY TCP4 192.0.2.1 198.51.100.2 12345 25\n"[..], Wrong::Malformed),

@@ -43,6 +43,8 @@ pub struct SessionInfo {
     pub version: &'static str,
     /// The suite's name in the registry, as `TLS13_AES_256_GCM_SHA384`.
     pub cipher: &'static str,
+    /// The suite's number on the wire.
+    pub cipher_number: u16,
     /// Bits of the symmetric key.
     pub cipher_bits: u16,
     /// The name the client asked for (server side only), lower case.
@@ -235,6 +237,7 @@ impl Session {
                 _ => "TLS1.2",
             },
             cipher: suite.suite().as_str().unwrap_or("unknown"),
+            cipher_number: u16::from(suite.suite()),
             cipher_bits: cipher_bits(suite.suite()),
             sni: match &self.side {
                 Side::Server(_, asked) => asked.name.get().cloned(),

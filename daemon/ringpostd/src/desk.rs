@@ -1,0 +1,240 @@
+//! What all sessions of one core share: config, log, hints, events, ids, ways.
+//!
+//! *Guarantees.* Owned by one core's thread; nothing of it is shared but the hints' words.
+//! *Limits.* Commits under way are bounded by the log's open transactions.
+//! *Not here.* Sessions and connections: they are lent the desk.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use engine::{Conn, MailboxSender};
+use hints::{Applied, Hints, Kind, What, Writer};
+use smtp::server;
+use spool::id::{MessageId, TransactionId};
+use spool::message::Envelope;
+
+use crate::config::{Config, any_contains};
+use crate::events::{Event, Reader, Reason};
+use crate::lookup::Names;
+use crate::maillog::MailLog;
+use crate::maillog::outlet::QueueSink;
+use crate::metrics::CoreMetrics;
+use crate::post::{Orders, ToCore, ToHouse};
+use crate::standing::Standing;
+use crate::tls::TlsStore;
+use crate::ways::Ways;
+
+/// The log of a core over the engine's disk.
+pub type Log = spool::log::Log<engine::DiskBuffer>;
+
+/// Makes the ids of sessions (and of messages made here).
+#[derive(Debug)]
+pub struct Ids {
+    node: u16,
+    run: u32,
+    core: u8,
+    counter: u64,
+}
+
+impl Ids {
+    /// `run` was raised durably, so no id comes twice.
+    #[must_use]
+    pub const fn new(node: u16, run: u32, core: u8) -> Self {
+        Self { node, run, core, counter: 0 }
+    }
+
+    /// The next one.
+    pub fn next_id(&mut self) -> MessageId {
+        self.counter += 1;
+        MessageId::new(self.node, self.run, self.core, self.counter)
+    }
+}
+
+/// A message on its way into the log, kept from `commit` to the log's answer.
+#[derive(Debug)]
+pub struct Pending {
+    /// Who waits for the answer, and under which token; nobody any more when the client has gone.
+    pub waits: Option<(Conn, server::Token)>,
+    /// Its envelope.
+    pub envelope: Box<Envelope>,
+    /// `Message-ID`, without brackets.
+    pub message_id: Option<Box<[u8]>>,
+    /// `Subject`.
+    pub subject: Option<Box<[u8]>>,
+    /// As the log line says it.
+    pub protocol: &'static str,
+    /// TLS version and cipher.
+    pub tls: Option<(&'static str, &'static str)>,
+    /// Octets of header and body.
+    pub octets: u64,
+    /// When the final dot came.
+    pub dot_us: u64,
+}
+
+/// The one thread that counts and logs for this core.
+#[derive(Debug)]
+pub struct Stream {
+    /// Counters and histograms.
+    pub metrics: CoreMetrics,
+    /// The main log and the reject log.
+    pub maillog: MailLog<QueueSink>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Desk {
+    /// This core's number, from 0.
+    pub core: usize,
+    /// Monotonic time of this turn.
+    pub now_us: u64,
+    /// Wall time of this turn.
+    pub wall_us: u64,
+    /// The orders in force.
+    pub orders: Arc<Orders>,
+    /// The receiving machine's settings by listener.
+    pub machines: Vec<Arc<server::Settings>>,
+    /// The log.
+    pub log: Log,
+    /// Commits under way, by their token in the log.
+    pub pending: HashMap<u64, Box<Pending>>,
+    /// Clients' limits.
+    pub standing: Standing,
+    /// Hints, for reading.
+    pub hints: &'static Hints<'static>,
+    /// Hints, for writing the shards of this core.
+    pub writer: Writer<'static>,
+    /// Logs and counters.
+    pub stream: Stream,
+    /// Ids.
+    pub ids: Ids,
+    /// The names of clients; none without a resolver in the config.
+    pub names: Option<Names>,
+    /// Where mail goes.
+    pub ways: Ways,
+    /// The cores' mailboxes, this core's included.
+    pub cores: Vec<MailboxSender<ToCore>>,
+    /// The house's mailbox.
+    pub house: MailboxSender<ToHouse>,
+    /// What is to be posted at the end of the turn: it needs the core.
+    pub outbox: Vec<Letter>,
+    /// Random numbers; not for secrets.
+    pub random: Random,
+    /// Tokens for the log.
+    pub token: u64,
+    /// Transactions the log told to pause, with the session that writes them.
+    pub paused: HashMap<u64, Conn>,
+    /// The log is closed: the core may stop.
+    pub stopped: bool,
+    /// Reply octets of the call under way; kept for its room.
+    pub scratch: Vec<u8>,
+}
+
+/// Something for another thread.
+#[derive(Debug)]
+pub enum Letter {
+    /// To a core.
+    Core(usize, ToCore),
+    /// To the house.
+    House(ToHouse),
+}
+
+/// xorshift64*: jitter and shuffles, seeded by the kernel.
+#[derive(Debug)]
+pub struct Random(u64);
+
+impl Random {
+    /// Any seed.
+    #[must_use]
+    pub const fn new(seed: u64) -> Self {
+        Self(seed | 1)
+    }
+
+    /// The next number.
+    pub fn next_u64(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+}
+
+impl Desk {
+    /// The config in force.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.orders.config
+    }
+
+    /// The certificates in force.
+    #[must_use]
+    pub fn tls(&self) -> Option<&Arc<TlsStore>> {
+        self.orders.tls.as_ref()
+    }
+
+    /// Tells all readers of the stream.
+    pub fn tell(&mut self, event: &Event<'_>) {
+        self.stream.metrics.read(self.wall_us, event);
+        self.stream.maillog.read(self.wall_us, event);
+    }
+
+    /// A token for the log that no other has.
+    pub fn next_token(&mut self) -> u64 {
+        self.token += 1;
+        self.token
+    }
+
+    /// Whether this client may send to every domain that has a route.
+    #[must_use]
+    pub fn may_relay(&self, client: SocketAddr) -> bool {
+        any_contains(&self.config().policy.relay_networks, client.ip())
+    }
+
+    /// Changes a hint, here or at the core that writes it. A full mailbox loses the change:
+    /// hints may be lost.
+    pub fn hint(&mut self, kind: Kind, key: &[u8], what: What) {
+        let Some(change) = self.hints.change(kind, key, what, self.wall_us) else { return };
+        if self.writer.apply(&change) == Applied::NotMine {
+            let owner = hints::ShardSet::owner(change.shard(), self.cores.len());
+            self.outbox.push(Letter::Core(owner, ToCore::Hint(change)));
+        }
+    }
+
+    /// Takes a message out of those under way, with the session that waits for it.
+    pub fn forget_waiting(&mut self, token: u64) {
+        if let Some(pending) = self.pending.get_mut(&token) {
+            pending.waits = None;
+        }
+    }
+}
+
+/// The reply for a transaction that the log does not open.
+#[must_use]
+pub const fn reason_of_refusal(refusal: spool::log::Refusal) -> Reason {
+    match refusal {
+        spool::log::Refusal::NoSpace => Reason::SpoolFull,
+        spool::log::Refusal::TableFull => Reason::QueueFull,
+        spool::log::Refusal::Busy => Reason::Busy,
+        spool::log::Refusal::Failed => Reason::SpoolFailed,
+        spool::log::Refusal::Closing => Reason::Shutdown,
+    }
+}
+
+/// The reply for a transaction that cannot go on.
+#[must_use]
+pub const fn reason_of_error(error: spool::log::TransactionError) -> Reason {
+    use spool::log::TransactionError as E;
+    match error {
+        E::NoSpace => Reason::SpoolFull,
+        E::HeaderTooLarge => Reason::HeaderLarge,
+        E::TooLarge => Reason::Size,
+        E::EnvelopeTooLarge => Reason::Recipients,
+        E::Failed | E::Unknown => Reason::SpoolFailed,
+    }
+}
+
+/// Id text of a transaction, `<session>.<n>`.
+#[must_use]
+pub fn id_text(id: TransactionId) -> String {
+    id.to_string()
+}

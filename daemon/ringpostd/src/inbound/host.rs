@@ -1,0 +1,498 @@
+//! What the receiving machine asks and tells, answered from the desk.
+
+use std::net::SocketAddr;
+
+use engine::Conn;
+use hints::standing::{Offence, Offended};
+use hints::{Kind, What};
+use smtp::address::{Address, Path};
+use smtp::command::{Body, Helo, MailParameters, Offers};
+use smtp::data::Flow;
+use smtp::reply::Id;
+use smtp::server::{self, Answer, End, Note, Question, Token};
+use spool::id::{MessageId, TransactionId};
+use spool::log::{self as log, OpenKind};
+
+use super::facts;
+use crate::acl::{self, Fact, RcptFacts, Verdict};
+use crate::desk::{Desk, reason_of_error, reason_of_refusal};
+use crate::dns::Reverse;
+use crate::events::{Client, Ending, Event, Phase, Reason, Refused, Stage, Tls};
+use crate::standing::Guest;
+use crate::tls::SessionInfo;
+
+/// What an offence weighs, in thousandths.
+const OFFENCE_MILLI: u32 = 1000;
+
+/// A transaction of this session.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub(super) id: TransactionId,
+    tx: Option<log::Transaction>,
+    /// The token under which the log knows it.
+    pub(super) token: u64,
+    sender: Box<[u8]>,
+    utf8: bool,
+    binary: bool,
+    size: Option<u64>,
+    /// The least of what the recipients' ways take.
+    octets_max: Option<u64>,
+    data_us: u64,
+    /// Why the log takes no more of it.
+    failed: Option<Reason>,
+}
+
+/// A recipient whose way is being found out.
+#[derive(Debug)]
+struct Asked {
+    token: Token,
+    domain: Box<str>,
+    facts: RcptFacts,
+    due_us: u64,
+}
+
+/// Everything about a session but its machine.
+#[derive(Debug)]
+pub(super) struct Talk {
+    pub(super) id: MessageId,
+    /// `id`, and `.n` inside a transaction.
+    text: Id,
+    pub(super) listener: usize,
+    pub(super) remote: SocketAddr,
+    pub(super) local: SocketAddr,
+    pub(super) proxy: Option<SocketAddr>,
+    pub(super) helo: Box<[u8]>,
+    pub(super) extended: bool,
+    pub(super) guest: Option<Guest>,
+    pub(super) may_relay: bool,
+    pub(super) tls: Option<Box<SessionInfo>>,
+    pub(super) reverse: Option<Reverse>,
+    pub(super) open: Option<Box<Open>>,
+    asked: Option<Box<Asked>>,
+    greet: Option<(Token, u64)>,
+    /// When the phase under way began.
+    pub(super) mark_us: u64,
+    pub(super) greeted: bool,
+    pub(super) refused: bool,
+    pub(super) in_transaction: bool,
+    pub(super) ending: Ending,
+}
+
+impl Talk {
+    pub(super) fn new(
+        id: MessageId,
+        listener: usize,
+        remote: SocketAddr,
+        local: SocketAddr,
+        now_us: u64,
+    ) -> Self {
+        let chars = id.to_chars();
+        let text = Id::new(str::from_utf8(&chars).unwrap_or_default());
+        Self {
+            id,
+            text,
+            listener,
+            remote,
+            local,
+            proxy: None,
+            helo: Box::default(),
+            extended: false,
+            guest: None,
+            may_relay: false,
+            tls: None,
+            reverse: None,
+            open: None,
+            asked: None,
+            greet: None,
+            mark_us: now_us,
+            greeted: false,
+            refused: false,
+            in_transaction: false,
+            ending: Ending::Lost,
+        }
+    }
+
+    pub(super) fn id_text(&self) -> &str {
+        self.text.as_str()
+    }
+
+    /// RFC 3848 and RFC 6531 4.3.
+    pub(super) fn protocol(&self) -> &'static str {
+        let utf8 = self.open.as_ref().is_some_and(|open| open.utf8);
+        match (utf8, self.extended, self.tls.is_some()) {
+            (true, _, false) => "UTF8SMTP",
+            (true, _, true) => "UTF8SMTPS",
+            (false, true, false) => "ESMTP",
+            (false, true, true) => "ESMTPS",
+            (false, false, false) => "SMTP",
+            (false, false, true) => "SMTPS",
+        }
+    }
+
+    pub(super) fn client(&self) -> Client<'_> {
+        Client {
+            id: self.text.as_str(),
+            remote: self.remote,
+            local: self.local,
+            proxy: self.proxy,
+            helo: &self.helo,
+            name: match &self.reverse {
+                Some(Reverse::Confirmed(name)) => Some(name.as_bytes()),
+                _ => None,
+            },
+            protocol: self.protocol(),
+            tls: self.tls.as_ref().map(|tls| Tls {
+                version: tls.version,
+                cipher: tls.cipher,
+                verified: None,
+            }),
+        }
+    }
+
+    /// When something is due that the machine does not know of.
+    pub(super) fn due_us(&self) -> Option<u64> {
+        let asked = self.asked.as_ref().map(|asked| asked.due_us);
+        asked.into_iter().chain(self.greet.map(|(_, due)| due)).min()
+    }
+
+    /// What is due now.
+    pub(super) fn overdue(&mut self, now_us: u64) -> Option<(Token, Answer)> {
+        if let Some((token, due)) = self.greet
+            && due <= now_us
+        {
+            self.greet = None;
+            return Some((token, Answer::Accept));
+        }
+        let asked = self.asked.take_if(|asked| asked.due_us <= now_us)?;
+        Some((asked.token, Answer::Refuse(Reason::AnswerLate.refusal())))
+    }
+
+    /// The way that was missing is known (or known not to be found).
+    pub(super) fn found(&mut self, desk: &mut Desk, domain: &str) -> Option<(Token, Answer)> {
+        let asked = self.asked.take_if(|asked| &*asked.domain == domain)?;
+        let way = facts::way(desk, asked.domain.as_bytes());
+        let facts = RcptFacts { way: way.or(Some(acl::Way::Trouble)), ..asked.facts };
+        Some((asked.token, self.decided(acl::rcpt(&facts), &facts)))
+    }
+
+    /// A verdict as the machine's answer; what a taken recipient means for the message is noted.
+    fn decided(&mut self, verdict: Verdict, facts: &RcptFacts) -> Answer {
+        match verdict {
+            Verdict::Accept => {
+                if let (Some(open), Some(acl::Way::Hosts(carries))) = (&mut self.open, facts.way) {
+                    let least = [open.octets_max, carries.octets_max].into_iter().flatten().min();
+                    open.octets_max = least;
+                }
+                Answer::Accept
+            }
+            Verdict::Refuse(reason) => Answer::Refuse(reason.refusal()),
+            Verdict::Missing(_) => Answer::Refuse(Reason::AnswerLate.refusal()),
+        }
+    }
+}
+
+/// The machine's host for one call.
+pub(super) struct Host<'a> {
+    pub(super) talk: &'a mut Talk,
+    pub(super) desk: &'a mut Desk,
+    pub(super) conn: Conn,
+    pub(super) out: Vec<u8>,
+}
+
+impl server::Host for Host<'_> {
+    fn out(&mut self) -> &mut Vec<u8> {
+        &mut self.out
+    }
+
+    fn ask(&mut self, token: Token, question: Question<'_>) -> Option<Answer> {
+        match question {
+            Question::Connect => self.connect(token),
+            Question::Helo(helo) => self.helo(&helo),
+            Question::Mail { from, parameters, transaction } => {
+                Some(self.mail(from, &parameters, transaction))
+            }
+            Question::Rcpt { to, .. } => self.rcpt(token, to),
+            Question::Data { .. } => {
+                if let Some(open) = &mut self.talk.open {
+                    open.data_us = self.desk.now_us;
+                }
+                Some(Answer::Accept)
+            }
+            Question::Header { .. } => Some(Answer::Accept),
+            Question::Message { envelope, facts } => self.message(token, envelope, facts),
+        }
+    }
+
+    fn header(&mut self, octets: &[u8]) -> Flow {
+        self.keep(octets, log::Log::append_header)
+    }
+
+    fn body(&mut self, octets: &[u8]) -> Flow {
+        self.keep(octets, log::Log::append_body)
+    }
+
+    fn done(&mut self, end: End) {
+        self.talk.in_transaction = matches!(end, End::Reset | End::Gone);
+        let Some(open) = self.talk.open.take() else { return };
+        self.desk.paused.remove(&open.token);
+        if end == End::Gone {
+            self.desk.forget_waiting(open.token);
+        }
+        // What was committed is the log's: its line is written when the log answers.
+        if let Some(tx) = open.tx {
+            self.desk.log.abort(tx);
+            self.desk.stream.maillog.release(1);
+        }
+        self.talk.text.set_transaction(0);
+    }
+
+    fn offers(&mut self, offers: Offers) -> Offers {
+        facts::offers(self.desk, offers)
+    }
+
+    fn note(&mut self, note: Note<'_>) {
+        match note {
+            Note::Refused { stage, code, text, about, .. } => {
+                self.refused(stage, code, text, about);
+            }
+            Note::EarlyTalker => {
+                self.offended(Offence::Early);
+                let event = Event::EarlyTalker { client: &self.talk.client(), said: b"" };
+                self.desk.tell(&event);
+            }
+            Note::Pipelined | Note::StartTlsTail(_) => self.offended(Offence::Protocol),
+        }
+    }
+}
+
+impl Host<'_> {
+    fn connect(&mut self, token: Token) -> Option<Answer> {
+        let delay = self.desk.config().policy.greet_delay_s.us();
+        let took = self.desk.now_us.saturating_sub(self.talk.mark_us);
+        self.desk.tell(&Event::Took(Phase::Connect, took));
+        self.talk.mark_us = self.desk.now_us;
+        self.talk.greeted = true;
+        if delay == 0 {
+            return Some(Answer::Accept);
+        }
+        self.talk.greet = Some((token, self.desk.now_us.saturating_add(delay)));
+        None
+    }
+
+    fn helo(&mut self, helo: &Helo<'_>) -> Option<Answer> {
+        if self.talk.helo.is_empty() {
+            let took = self.desk.now_us.saturating_sub(self.talk.mark_us);
+            self.desk.tell(&Event::Took(Phase::Banner, took));
+        }
+        self.talk.helo = helo.name.into();
+        self.talk.extended = helo.extended;
+        Some(Answer::Accept)
+    }
+
+    fn mail(&mut self, from: Path<'_>, mail: &MailParameters<'_>, n: u32) -> Answer {
+        match self.open_transaction(from, mail, n) {
+            Ok(()) => Answer::Accept,
+            Err(reason) => Answer::Refuse(reason.refusal()),
+        }
+    }
+
+    fn open_transaction(
+        &mut self,
+        from: Path<'_>,
+        mail: &MailParameters<'_>,
+        n: u32,
+    ) -> Result<(), Reason> {
+        let listeners = &self.desk.config().listeners;
+        let listening = &listeners[self.talk.listener.min(listeners.len() - 1)];
+        if listening.tls_required && self.talk.tls.is_none() {
+            return Err(Reason::TlsRequired);
+        }
+        if let Some(guest) = &self.talk.guest
+            && self.desk.standing.mail(guest, self.desk.wall_us).is_err()
+        {
+            return Err(Reason::ClientMessageRate);
+        }
+        let id = TransactionId { session: self.talk.id, n };
+        let token = self.desk.next_token();
+        if self.desk.stream.maillog.reserve(1).is_err() {
+            return Err(Reason::LogUnwritable);
+        }
+        let opened = self.desk.log.open(OpenKind::Client, id, mail.size, token);
+        let tx = opened.map_err(|refusal| {
+            self.desk.stream.maillog.release(1);
+            reason_of_refusal(refusal)
+        })?;
+        self.talk.text.set_transaction(n);
+        self.talk.open = Some(Box::new(Open {
+            id,
+            tx: Some(tx),
+            token,
+            sender: match from {
+                Path::Null => Box::default(),
+                Path::Mailbox(address) => address.as_bytes().into(),
+            },
+            utf8: mail.smtputf8,
+            binary: mail.body == Body::BinaryMime,
+            size: mail.size,
+            octets_max: None,
+            data_us: 0,
+            failed: None,
+        }));
+        Ok(())
+    }
+
+    fn rcpt(&mut self, token: Token, to: Address<'_>) -> Option<Answer> {
+        if let Some(guest) = &self.talk.guest
+            && self.desk.standing.rcpt(guest, self.desk.wall_us).is_err()
+        {
+            return Some(Answer::Refuse(Reason::ClientRecipientRate.refusal()));
+        }
+        let (utf8, binary, octets) = match &self.talk.open {
+            Some(open) => (open.utf8 || to.is_8bit(), open.binary, open.size),
+            None => (to.is_8bit(), false, None),
+        };
+        let recipient = facts::recipient(self.desk, to);
+        let facts = RcptFacts {
+            standing: recipient.standing,
+            postmaster: to.is_postmaster(),
+            may_relay: self.talk.may_relay,
+            way: facts::way(self.desk, &recipient.domain),
+            utf8,
+            binary,
+            octets,
+        };
+        match acl::rcpt(&facts) {
+            Verdict::Missing(Fact::Way) => {
+                let domain: Box<str> = String::from_utf8_lossy(&recipient.domain).into();
+                self.desk.ask_way(&domain);
+                let due_us =
+                    self.desk.now_us.saturating_add(self.desk.config().timeouts_in.answer_s.us());
+                self.talk.asked = Some(Box::new(Asked { token, domain, facts, due_us }));
+                None
+            }
+            verdict => Some(self.talk.decided(verdict, &facts)),
+        }
+    }
+
+    /// Hands octets to the log.
+    fn keep(
+        &mut self,
+        octets: &[u8],
+        append: fn(
+            &mut crate::desk::Log,
+            log::Transaction,
+            &[u8],
+        ) -> Result<log::Flow, log::TransactionError>,
+    ) -> Flow {
+        let Some(open) = &mut self.talk.open else { return Flow::More };
+        let (Some(tx), None) = (open.tx, open.failed) else { return Flow::More };
+        match append(&mut self.desk.log, tx, octets) {
+            Ok(log::Flow::Go) => Flow::More,
+            Ok(log::Flow::Pause) => {
+                self.desk.paused.insert(open.token, self.conn);
+                Flow::NotNow
+            }
+            Err(error) => {
+                // The client reads the reason at the end of its content, as RFC 5321 has it.
+                open.failed = Some(reason_of_error(error));
+                Flow::More
+            }
+        }
+    }
+
+    fn message(
+        &mut self,
+        token: Token,
+        envelope: &server::Envelope,
+        seen: &smtp::data::Facts,
+    ) -> Option<Answer> {
+        let now_us = self.desk.now_us;
+        let Some(open) = &mut self.talk.open else {
+            return Some(Answer::Refuse(Reason::Local.refusal()));
+        };
+        self.desk.stream.metrics.took(Phase::Data, now_us.saturating_sub(open.data_us));
+        if let Some(reason) = open.failed {
+            return Some(Answer::Refuse(reason.refusal()));
+        }
+        if let Verdict::Refuse(reason) = acl::message(seen.octets, [open.octets_max]) {
+            return Some(Answer::Refuse(reason.refusal()));
+        }
+        match facts::commit(self.talk, self.desk, (self.conn, token), envelope, seen) {
+            Ok(()) => None,
+            Err(reason) => Some(Answer::Refuse(reason.refusal())),
+        }
+    }
+
+    fn refused(&mut self, stage: server::Stage, code: u16, text: &str, about: &[u8]) {
+        let reason = Reason::said(code, text).unwrap_or(Reason::Local);
+        if let Some(offence) = offence(reason) {
+            self.offended(offence);
+        }
+        let recipients: &[&[u8]] = if stage == server::Stage::Rcpt { &[about] } else { &[] };
+        let tx = self.talk.open.as_ref().and_then(|open| open.tx);
+        let header = match (tx, stage) {
+            (Some(tx), server::Stage::Data) => self.desk.log.header(tx).ok().map(<[u8]>::to_vec),
+            _ => None,
+        };
+        let sender = self.talk.open.as_ref().map(|open| &*open.sender);
+        let event = Event::CommandRefused(&Refused {
+            client: self.talk.client(),
+            stage: stage_of(stage),
+            reason,
+            detail: if stage == server::Stage::Rcpt { b"" } else { about },
+            sender,
+            recipients,
+            header: header.as_deref().filter(|header| !header.is_empty()),
+        });
+        self.desk.tell(&event);
+    }
+
+    fn offended(&mut self, offence: Offence) {
+        let Some(guest) = &self.talk.guest else { return };
+        if guest.is_exempt() {
+            return;
+        }
+        let what = What::Offended(Offended { offence, weight_milli: OFFENCE_MILLI });
+        self.desk.hint(Kind::Standing, guest.key(), what);
+    }
+}
+
+impl Open {
+    /// The log's transaction, for the one that commits it.
+    pub(super) const fn take(&mut self) -> Option<log::Transaction> {
+        self.tx.take()
+    }
+
+    pub(super) const fn tx(&self) -> Option<log::Transaction> {
+        self.tx
+    }
+}
+
+/// What a refusal says of the client's conduct.
+const fn offence(reason: Reason) -> Option<Offence> {
+    Some(match reason {
+        Reason::UnknownRecipient => Offence::Recipient,
+        Reason::RelayDenied => Offence::Relay,
+        Reason::ClientMessageRate | Reason::ClientRecipientRate => Offence::Rate,
+        Reason::BareCommand
+        | Reason::BareContent
+        | Reason::LineLong
+        | Reason::Control
+        | Reason::NotSmtp
+        | Reason::Pipelined
+        | Reason::UnknownCommand => Offence::Protocol,
+        _ => return None,
+    })
+}
+
+const fn stage_of(stage: server::Stage) -> Stage {
+    match stage {
+        server::Stage::Connect => Stage::Connect,
+        server::Stage::Helo => Stage::Helo,
+        server::Stage::StartTls => Stage::Tls,
+        server::Stage::Mail => Stage::Mail,
+        server::Stage::Rcpt => Stage::Rcpt,
+        server::Stage::Data => Stage::Content,
+        server::Stage::Command => Stage::Command,
+    }
+}

@@ -1,0 +1,572 @@
+//! One core: its listeners, sessions, log, relay; the turn of its loop.
+//!
+//! *Guarantees.* A 250 leaves only after the log's `Committed`. What the log has committed is in
+//! the relay's queue before the turn ends.
+//! *Limits.* Sessions: the slots of the engine. A client that finds none is handed to the least
+//! loaded core, and hears 421 when all are full.
+//! *Failure.* A panic ends the process; the note it leaves names session and message.
+//! *Not here.* How a message is received (`inbound`) or sent (`relay`).
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use engine::{Conn, Core, Event, Handler, Listener};
+use spool::driver::Members;
+use spool::log;
+
+use crate::desk::{Desk, Letter, Pending, id_text};
+use crate::dns::Reverse;
+use crate::events::{self, Alarm, Client, Phase, Reason};
+use crate::inbound::{self, Arrival, Session};
+use crate::lookup::Names;
+use crate::metrics::{Counter, Gauge};
+use crate::post::{Orders, ToCore, ToHouse};
+use crate::relay::Relay;
+use crate::tally;
+
+/// Said when no core has a slot.
+const FULL: &[u8] = b"421 4.3.2 too many sessions, try again later\r\n";
+/// The timer for log and relay.
+const WORK: u64 = 1;
+/// The timer for the end of a drain.
+const DRAIN: u64 = 2;
+/// The timer for what is done now and then.
+const CHORES: u64 = 3;
+/// Log lines wait so long for more of them.
+const LINES_US: u64 = 100_000;
+/// How often that is.
+const CHORES_US: u64 = 500_000;
+
+/// Sessions of each core, so that a full one finds the least loaded.
+pub type Loads = Arc<[AtomicU32]>;
+
+/// A slot of the engine and who uses it.
+#[derive(Debug)]
+enum Slot {
+    Free,
+    Client(Box<Session>),
+    /// The relay's.
+    Backend,
+}
+
+/// One core's handler.
+#[derive(Debug)]
+pub struct Shard {
+    desk: Desk,
+    relay: Relay,
+    slots: Vec<Slot>,
+    listeners: Vec<Listener>,
+    loads: Loads,
+    disk: Members,
+    work_due_us: u64,
+    /// When the house was last told of log lines.
+    lines_told_us: u64,
+    draining: bool,
+    log_closed: bool,
+}
+
+impl Shard {
+    /// A core that is ready to run.
+    #[must_use]
+    pub fn new(
+        desk: Desk,
+        relay: Relay,
+        listeners: Vec<Listener>,
+        loads: Loads,
+        disk: Members,
+        slots: usize,
+    ) -> Self {
+        let slots = std::iter::repeat_with(|| Slot::Free).take(slots).collect();
+        Self {
+            desk,
+            relay,
+            slots,
+            listeners,
+            loads,
+            disk,
+            work_due_us: u64::MAX,
+            lines_told_us: 0,
+            draining: false,
+            log_closed: false,
+        }
+    }
+
+    /// The first things to do, before the loop turns.
+    pub fn begin(&mut self, core: &mut Core<ToCore>) {
+        self.clock(core);
+        core.set_timer(core.now_us() + CHORES_US, CHORES);
+        self.turn_end(core);
+    }
+
+    fn clock(&mut self, core: &Core<ToCore>) {
+        if core.now_us() != self.desk.now_us {
+            self.desk.now_us = core.now_us();
+            self.desk.wall_us = core.wall_us();
+        }
+    }
+
+    fn load(&self) -> &AtomicU32 {
+        &self.loads[self.desk.core]
+    }
+
+    fn accepted(&mut self, core: &mut Core<ToCore>, arrival: Arrival) {
+        self.load().fetch_add(1, Ordering::Relaxed);
+        let index = arrival.conn.index();
+        let session = Session::start(core, &mut self.desk, arrival);
+        self.slots[index] = Slot::Client(Box::new(session));
+    }
+
+    /// No slot here: the least loaded core may have one.
+    fn overflow(
+        &mut self,
+        core: &mut Core<ToCore>,
+        fd: OwnedFd,
+        listener: u32,
+        peer: std::net::SocketAddr,
+    ) {
+        let least = (0..self.loads.len())
+            .filter(|n| *n != self.desk.core)
+            .min_by_key(|n| self.loads[*n].load(Ordering::Relaxed));
+        if let Some(least) = least
+            && self.loads[least].load(Ordering::Relaxed) < self.sessions_max()
+        {
+            match core.post(&self.desk.cores[least], ToCore::Adopt(fd, listener)) {
+                Ok(()) => return,
+                Err(ToCore::Adopt(fd, _)) => return self.refuse(core, fd, peer),
+                Err(_) => return,
+            }
+        }
+        self.refuse(core, fd, peer);
+    }
+
+    fn sessions_max(&self) -> u32 {
+        let cores = u32::try_from(self.loads.len()).unwrap_or(1).max(1);
+        self.desk.config().node.sessions_max.div_ceil(cores)
+    }
+
+    fn refuse(&mut self, core: &mut Core<ToCore>, fd: OwnedFd, peer: std::net::SocketAddr) {
+        core.refuse(fd, FULL);
+        let client = Client {
+            id: "",
+            remote: peer,
+            local: peer,
+            proxy: None,
+            helo: b"",
+            name: None,
+            protocol: "SMTP",
+            tls: None,
+        };
+        self.desk.tell(&events::Event::ConnectRefused { client: &client, reason: Reason::Busy });
+    }
+
+    /// Names of clients that became known.
+    fn names(
+        &mut self,
+        core: &mut Core<ToCore>,
+        ask: impl FnOnce(&mut Names, &mut Core<ToCore>) -> Vec<(Conn, Reverse)>,
+    ) {
+        let named = self.desk.names.as_mut().map(|names| ask(names, core)).unwrap_or_default();
+        for (conn, reverse) in named {
+            self.session(core, conn, |session, _, _| session.named(conn, reverse));
+        }
+    }
+
+    /// Lends a session and the desk to `act`.
+    fn session(
+        &mut self,
+        core: &mut Core<ToCore>,
+        conn: Conn,
+        act: impl FnOnce(&mut Session, &mut Core<ToCore>, &mut Desk),
+    ) {
+        // An answer may come after its session: the slot may be another's by then.
+        if let Some(Slot::Client(session)) = self.slots.get_mut(conn.index())
+            && session.conn() == conn
+        {
+            tally::client(session.guest());
+            act(session, core, &mut self.desk);
+        }
+    }
+
+    fn is_client(&self, conn: Conn) -> bool {
+        matches!(self.slots.get(conn.index()), Some(Slot::Client(_)))
+    }
+
+    fn closed(&mut self, core: &mut Core<ToCore>, conn: Conn) {
+        let slot = std::mem::replace(&mut self.slots[conn.index()], Slot::Free);
+        match slot {
+            Slot::Client(session) => {
+                self.load().fetch_sub(1, Ordering::Relaxed);
+                session.closed(&mut self.desk);
+            }
+            Slot::Backend | Slot::Free => self.relay.closed(core, &mut self.desk, conn),
+        }
+    }
+
+    fn mail(&mut self, core: &mut Core<ToCore>, mail: ToCore) {
+        match mail {
+            ToCore::Orders(orders) => self.orders(orders),
+            ToCore::Adopt(fd, listener) => {
+                if let Err(fd) = core.adopt(fd, listener) {
+                    core.refuse(fd, FULL);
+                }
+            }
+            ToCore::Hint(change) => {
+                let _ = self.desk.writer.apply(&change);
+            }
+            ToCore::Mx(domain, answer) => {
+                self.desk.ways.learned_mx(&domain, &answer, self.desk.wall_us);
+                self.found(core, &domain);
+            }
+            ToCore::Addresses(host, answer) => {
+                self.desk.ways.learned_addresses(&host, &answer, self.desk.wall_us);
+                self.found(core, &host);
+            }
+            ToCore::Asked(number, request) => {
+                let _ = (number, request); //                self.clerk.asked(&mut self.desk, number, &request);
+            }
+            ToCore::Drain => self.drain(core),
+            ToCore::ClockConfirmed(confirmed) => self.relay.clock_confirmed(confirmed),
+        }
+    }
+
+    /// Who waited for a domain or host may go on.
+    fn found(&mut self, core: &mut Core<ToCore>, name: &str) {
+        for slot in &mut self.slots {
+            if let Slot::Client(session) = slot {
+                session.found(core, &mut self.desk, name);
+            }
+        }
+        self.relay.found(core, &mut self.desk);
+    }
+
+    fn orders(&mut self, orders: Arc<Orders>) {
+        self.desk.machines = inbound::machines(&orders.config, orders.tls.is_some());
+        self.desk.standing = self.desk.standing.with(Arc::clone(&orders.config.limits));
+        self.desk.ways.orders(&orders.config);
+        self.desk.orders = orders;
+        self.relay.orders(&self.desk);
+    }
+
+    fn drain(&mut self, core: &mut Core<ToCore>) {
+        if self.draining {
+            return;
+        }
+        self.draining = true;
+        for listener in std::mem::take(&mut self.listeners) {
+            core.close_listener(listener);
+        }
+        for slot in &mut self.slots {
+            if let Slot::Client(session) = slot {
+                session.shutdown(core, &mut self.desk);
+            }
+        }
+        self.relay.drain(core, &mut self.desk);
+        let limit = self.desk.config().timeouts_in.drain_s.us();
+        core.set_timer(core.now_us().saturating_add(limit), DRAIN);
+    }
+
+    /// Whatever is still open is cut: its mail was not answered 250, or is in the log.
+    fn cut(&mut self, core: &mut Core<ToCore>) {
+        for slot in &mut self.slots {
+            if let Slot::Client(session) = slot {
+                session.cut(core, &mut self.desk);
+            }
+        }
+        self.relay.cut(core, &mut self.desk);
+    }
+
+    /// Stops when nothing is left to do.
+    fn finish(&mut self) {
+        let idle = self.load().load(Ordering::Relaxed) == 0
+            && self.desk.pending.is_empty()
+            && self.relay.is_idle();
+        if idle && !self.log_closed {
+            self.log_closed = true;
+            self.desk.log.close();
+        }
+    }
+
+    /// What the log has to tell.
+    fn log_events(&mut self, core: &mut Core<ToCore>) {
+        while let Some(event) = self.desk.log.next_event() {
+            match event {
+                log::Event::Committed { token, id, content } => {
+                    match self.desk.pending.remove(&token) {
+                        Some(pending) => self.kept(core, id, *pending, content),
+                        None => self.relay.committed(core, &mut self.desk, token, id, content),
+                    }
+                }
+                log::Event::Refused { token, .. } => match self.desk.pending.remove(&token) {
+                    Some(pending) => self.not_kept(core, &pending),
+                    None => self.relay.refused(&mut self.desk, token),
+                },
+                log::Event::Resume { token } => self.resume(core, token),
+                log::Event::Changed { .. } => {}
+                log::Event::Read { token, result } => {
+                    if let Some(result) = self.relay.read(core, &mut self.desk, token, result) {
+                        let _ = result; //                        self.clerk.read(&mut self.desk, token, result);
+                    }
+                }
+                log::Event::Alarm(alarm) => {
+                    let (which, text) = alarm_text(&alarm);
+                    self.desk.tell(&events::Event::Alarmed(which, &text));
+                }
+                log::Event::Closed => {
+                    self.desk.outbox.push(Letter::House(ToHouse::Stopped(self.desk.core)));
+                    self.desk.stopped = true;
+                }
+            }
+        }
+    }
+
+    /// A message is durable: it is logged, queued, and its client hears 250.
+    fn kept(
+        &mut self,
+        core: &mut Core<ToCore>,
+        id: spool::id::TransactionId,
+        pending: Pending,
+        content: Option<log::Content>,
+    ) {
+        let took = self.desk.now_us.saturating_sub(pending.dot_us);
+        self.desk.tell(&events::Event::Took(Phase::Dot, took));
+        self.tell_accepted(id, &pending);
+        let Pending { waits, envelope, .. } = pending;
+        self.relay.arrived(&mut self.desk, id, envelope, content);
+        if let Some((conn, question)) = waits {
+            self.session(core, conn, |session, core, desk| {
+                session.answer(core, desk, question, smtp::server::Answer::Accept);
+            });
+        }
+    }
+
+    fn tell_accepted(&mut self, id: spool::id::TransactionId, pending: &Pending) {
+        let envelope = &pending.envelope;
+        let unknown = std::net::SocketAddr::from(([0, 0, 0, 0], 0));
+        let text = id_text(id);
+        let client = Client {
+            id: &text,
+            remote: envelope.client.unwrap_or(unknown),
+            local: envelope.local.unwrap_or(unknown),
+            proxy: envelope.proxy,
+            helo: &envelope.helo,
+            name: (envelope.ptr == spool::message::PtrVerdict::Confirmed)
+                .then_some(&*envelope.ptr_name),
+            protocol: pending.protocol,
+            tls: pending.tls.map(|(version, cipher)| events::Tls {
+                version,
+                cipher,
+                verified: None,
+            }),
+        };
+        let accepted = events::Accepted {
+            client,
+            sender: &envelope.mail.address,
+            recipients: u32::try_from(envelope.recipients.len()).unwrap_or(u32::MAX),
+            octets: pending.octets,
+            message_id: pending.message_id.as_deref(),
+            subject: pending.subject.as_deref(),
+        };
+        self.desk.tell(&events::Event::Accepted(&accepted));
+    }
+
+    /// The log could not keep it: 451, and nothing of it will ever be relayed.
+    fn not_kept(&mut self, core: &mut Core<ToCore>, pending: &Pending) {
+        self.desk.stream.maillog.release(1);
+        let Some((conn, question)) = pending.waits else { return };
+        let answer = smtp::server::Answer::Refuse(Reason::SpoolFailed.refusal());
+        self.session(core, conn, |session, core, desk| {
+            session.answer(core, desk, question, answer);
+        });
+    }
+
+    fn resume(&mut self, core: &mut Core<ToCore>, token: u64) {
+        let waiting = self.desk.paused.remove(&token);
+        if let Some(conn) = waiting {
+            self.session(core, conn, Session::resume);
+        }
+    }
+
+    fn chores(&mut self, core: &mut Core<ToCore>) {
+        self.relay.tick(core, &mut self.desk);
+        self.publish();
+        core.set_timer(core.now_us() + CHORES_US, CHORES);
+    }
+
+    /// Lines leave for the files together, but not late.
+    fn log_lines(&mut self) {
+        let maillog = &mut self.desk.stream.maillog;
+        maillog.turn_end(self.desk.now_us);
+        let due = self.lines_told_us.saturating_add(LINES_US);
+        if maillog.outlet().waiting_octets() > 0 && self.desk.now_us >= due {
+            maillog.flush();
+            self.lines_told_us = self.desk.now_us;
+            self.desk.outbox.push(Letter::House(ToHouse::LinesWait(self.desk.core)));
+        }
+    }
+
+    /// Figures for the house.
+    fn publish(&mut self) {
+        let log = self.desk.log.stats();
+        let queue = self.relay.counts();
+        let as_u64 = |n: usize| n as u64;
+        let metrics = &mut self.desk.stream.metrics;
+        metrics.set(Gauge::Sessions, u64::from(self.loads[self.desk.core].load(Ordering::Relaxed)));
+        metrics.set(Gauge::Hops, as_u64(self.relay.connections()));
+        metrics.set(Gauge::QueueMessages, as_u64(log.messages));
+        metrics.set(Gauge::QueueDue, as_u64(queue.active));
+        metrics.set(Gauge::Segments, as_u64(log.segments));
+        metrics.set(Gauge::SegmentsFree, as_u64(log.segments_free));
+        metrics.set(Gauge::LogOctets, self.desk.stream.maillog.outlet().waiting_octets());
+        let grown = |counter, now: u64| now.saturating_sub(metrics.get(counter));
+        let (batches, octets) = (
+            grown(Counter::SpoolBatches, log.batches),
+            grown(Counter::SpoolOctets, log.bytes_written),
+        );
+        metrics.add(Counter::SpoolBatches, batches);
+        metrics.add(Counter::SpoolOctets, octets);
+        let l = log.ledger;
+        metrics.set_ledger([
+            l.accepted,
+            l.generated,
+            l.delivered,
+            l.handed_over,
+            l.bounced,
+            l.double_bounces,
+            l.removed,
+            l.held,
+            l.queued,
+        ]);
+        metrics.publish();
+    }
+
+    fn post_all(&mut self, core: &mut Core<ToCore>) {
+        for letter in std::mem::take(&mut self.desk.outbox) {
+            // A full mailbox loses look-ups and hints; those who wait for them have a time limit.
+            match letter {
+                Letter::Core(n, mail) => {
+                    let _ = core.post(&self.desk.cores[n], mail);
+                }
+                Letter::House(mail) => {
+                    let _ = core.post(&self.desk.house, mail);
+                }
+            }
+        }
+    }
+
+    fn arm(&mut self, core: &mut Core<ToCore>) {
+        let lines = (self.desk.stream.maillog.outlet().waiting_octets() > 0)
+            .then(|| self.lines_told_us.saturating_add(LINES_US));
+        let names = self.desk.names.as_mut().and_then(Names::deadline);
+        let due = [self.desk.log.deadline(), self.relay.deadline(&self.desk), lines, names];
+        let due = due.into_iter().flatten().min().unwrap_or(u64::MAX);
+        if due < self.work_due_us && core.set_timer(due, WORK).is_some() {
+            self.work_due_us = due;
+        }
+    }
+}
+
+impl Handler<ToCore> for Shard {
+    fn event(&mut self, core: &mut Core<ToCore>, event: Event<'_, ToCore>) {
+        self.clock(core);
+        match event {
+            Event::Accepted { conn, listener, peer, local } => {
+                let listener = usize::try_from(listener).unwrap_or(0);
+                self.accepted(core, Arrival { conn, listener, peer, local });
+            }
+            Event::Overflow { fd, listener, peer } => self.overflow(core, fd, listener, peer),
+            Event::Received { conn, bytes } if self.is_client(conn) => {
+                self.session(core, conn, |session, core, desk| session.received(core, desk, bytes));
+            }
+            Event::Received { conn, bytes } => {
+                self.relay.received(core, &mut self.desk, conn, bytes);
+            }
+            Event::Connected { conn, result } => {
+                if let Some(slot) = self.slots.get_mut(conn.index()) {
+                    *slot = Slot::Backend;
+                }
+                self.relay.connected(core, &mut self.desk, conn, &result);
+            }
+            Event::Eof { conn } if self.is_client(conn) => {
+                self.session(core, conn, Session::end_of_input);
+            }
+            Event::Broken { conn, .. } if self.is_client(conn) => {
+                self.session(core, conn, |session, _, desk| session.broken(desk));
+            }
+            Event::Eof { conn } | Event::Broken { conn, .. } => {
+                self.relay.ended(core, &mut self.desk, conn);
+            }
+            Event::Drained { conn } if self.is_client(conn) => {
+                self.session(core, conn, Session::drained);
+            }
+            Event::Drained { conn } => self.relay.drained(core, &mut self.desk, conn),
+            Event::ConnTimer { conn } if self.is_client(conn) => {
+                self.session(core, conn, Session::timer);
+            }
+            Event::ConnTimer { conn } => self.relay.conn_timer(core, &mut self.desk, conn),
+            Event::Closed { conn } => self.closed(core, conn),
+            Event::Timer { token: DRAIN } => self.cut(core),
+            Event::Timer { token: CHORES } => self.chores(core),
+            Event::Timer { .. } => self.work_due_us = u64::MAX,
+            Event::DiskDone { token, result, buffer } => {
+                if let Some(done) = Members::completion(token, result, buffer) {
+                    self.desk.log.completed(done, self.desk.now_us);
+                }
+            }
+            Event::Datagram { socket, bytes } => {
+                self.names(core, |names, core| names.datagram(core, socket, bytes));
+            }
+            Event::DatagramFailed { socket, .. } => {
+                self.names(core, |names, core| names.unreachable(core, socket));
+            }
+            Event::ListenerClosed { error: Some(error), .. } => {
+                let text = format!("a listener ended: {error}");
+                self.desk.tell(&events::Event::Alarmed(Alarm::Stalled, &text));
+            }
+            Event::ListenerClosed { .. } => {}
+            Event::Mail(mail) => self.mail(core, mail),
+        }
+        tally::nobody();
+    }
+
+    fn turn_end(&mut self, core: &mut Core<ToCore>) {
+        self.clock(core);
+        self.names(core, Names::expire);
+        self.log_events(core);
+        self.relay.turn(core, &mut self.desk);
+        let (now_us, wall_us) = (self.desk.now_us, self.desk.wall_us);
+        let mut disk = self.disk.with(core);
+        disk.retry();
+        self.desk.log.turn(&mut disk, now_us, wall_us);
+        self.log_events(core);
+        if self.draining {
+            self.finish();
+        }
+        self.log_lines();
+        self.post_all(core);
+        self.arm(core);
+        if self.desk.stopped {
+            core.stop();
+        }
+    }
+}
+
+fn alarm_text(alarm: &log::Alarm) -> (Alarm, String) {
+    match alarm {
+        log::Alarm::WriteFailed { member, offset, error } => {
+            (Alarm::Device, format!("device {member}: write at {offset} failed: {error}"))
+        }
+        log::Alarm::Failed => (
+            Alarm::Device,
+            "the log cannot be written: mail is answered 451 until it can".to_owned(),
+        ),
+        log::Alarm::Recovered => (Alarm::Device, "the log can be written again".to_owned()),
+        log::Alarm::MemberOut(member) => {
+            (Alarm::Device, format!("device {member} is out: mail goes on with one copy"))
+        }
+        log::Alarm::Unreadable { id, segment, offset } => (
+            Alarm::Corruption,
+            format!("message {id}: record in segment {segment:?} at {offset} is unreadable"),
+        ),
+    }
+}
