@@ -1,4 +1,4 @@
-//! A program that says `ready` on its standard output, and is ended by SIGTERM.
+//! A program that says on its standard output when it is ready, and is ended by SIGTERM.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -16,7 +16,12 @@ pub(crate) struct Running {
 
 impl Running {
     /// Starts a program and waits for the line of its standard output that holds `ready`.
-    pub(crate) fn start(name: &'static str, program: &Path, words: &[&str]) -> Result<Self, String> {
+    pub(crate) fn start(
+        name: &'static str,
+        program: &Path,
+        words: &[&str],
+        ready: &str,
+    ) -> Result<Self, String> {
         let mut child = Command::new(program)
             .args(words)
             .stdout(Stdio::piped())
@@ -31,7 +36,7 @@ impl Running {
                 let status = child.wait().map_err(|e| format!("{name}: {e}"))?;
                 return Err(format!("{name} ended before it was ready ({status}); see above"));
             }
-            if line.contains("ready") {
+            if line.contains(ready) {
                 break;
             }
             print!("{line}");

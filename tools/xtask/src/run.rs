@@ -49,13 +49,13 @@ impl Place {
         Ok(Self { folder, programs })
     }
 
-    /// The commented example, its `./var` moved into the throw-away folder.
+    /// The commented example, its `var` moved into the throw-away folder.
     fn config(&self) -> Result<PathBuf, String> {
         let example = fs::read_to_string("docs/examples/mx.toml")
             .map_err(|e| format!("cannot read docs/examples/mx.toml: {e}"))?;
         let var = format!("\"{}/", self.folder.display());
         let path = self.folder.join("mx.toml");
-        fs::write(&path, example.replace("\"./var/", &var))
+        fs::write(&path, example.replace("\"var/", &var))
             .map_err(|e| format!("cannot write {}: {e}", path.display()))?;
         Ok(path)
     }
@@ -68,10 +68,10 @@ fn text(path: &Path) -> &str {
 fn serve(place: &Place, signals: &SignalFd) -> Result<(), String> {
     let maildir = place.folder.join("maildir");
     let config = place.config()?;
-    let sink_words = ["sink", "--listen", BACKEND, "--maildir", text(&maildir)];
-    let mut backend = Running::start("backend", &place.programs.join("mxbench"), &sink_words)?;
+    let sink_words = ["sink", "--listen", BACKEND, "--maildir", text(&maildir), "--verbose"];
+    let mut backend = Running::start("backend", &place.programs.join("mxbench"), &sink_words, "listening")?;
     let daemon = place.programs.join("ringpostd");
-    let mut node = Running::start("ringpostd", &daemon, &["--config", text(&config)])?;
+    let mut node = Running::start("ringpostd", &daemon, &["--config", text(&config)], "ready: ")?;
     println!("ringpostd listens on {LISTEN}; its backend on {BACKEND} keeps a Maildir below");
     println!("  {}", maildir.display());
     println!("Send a message from another terminal:");
