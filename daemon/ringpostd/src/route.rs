@@ -57,6 +57,11 @@ pub enum NextHop {
     Hosts(Box<[Host]>),
     /// The domain's mail exchangers, or its own addresses.
     Mx,
+    /// Thrown away.
+    Discard {
+        /// Kept in the log first.
+        logged: bool,
+    },
 }
 
 /// What a message of some age is sent to.

@@ -106,6 +106,22 @@ impl Ways {
         self.table.find(domain)
     }
 
+    /// Whether mail for a domain is thrown away, and if so whether it is kept first.
+    #[must_use]
+    pub fn discards(&self, domain: &str) -> Option<bool> {
+        match self.route(domain)?.tiers.first()?.next_hop {
+            NextHop::Discard { logged } => Some(logged),
+            NextHop::Hosts(_) | NextHop::Mx => None,
+        }
+    }
+
+    /// Whether any route throws mail away without keeping it.
+    #[must_use]
+    pub fn discards_at_once(&self) -> bool {
+        let at_once = NextHop::Discard { logged: false };
+        self.routes.iter().any(|route| route.tiers.iter().any(|tier| tier.next_hop == at_once))
+    }
+
     /// All routes of the config, each once.
     #[must_use]
     pub fn routes(&self) -> &[Arc<Route>] {
@@ -117,6 +133,9 @@ impl Ways {
     pub fn way(&self, hints: &Hints<'_>, domain: &str, wall_us: u64) -> Option<Way> {
         let Some(route) = self.route(domain) else { return Some(Way::NoRoute) };
         let tier = route.tiers.first()?;
+        if let NextHop::Discard { .. } = tier.next_hop {
+            return Some(Way::Hosts(Carries { utf8: true, binary: true, octets_max: None }));
+        }
         let up = |_: SocketAddr| 0;
         let plan = self.plan_with(tier, domain, wall_us, 0, &up)?;
         Some(match plan {
@@ -167,6 +186,7 @@ impl Ways {
                 let lookup = |name: &str| self.addresses_of(name);
                 Some(route::static_hosts(hosts, tier.tls, lookup, &facts))
             }
+            NextHop::Discard { .. } => None,
             NextHop::Mx => {
                 let known = self.mx.get(domain).filter(|known| known.until_us > wall_us)?;
                 Some(route::mx(domain, &known.answer, tier.tls, &facts))
@@ -195,6 +215,7 @@ impl Ways {
     /// question is under way.
     pub fn asks(&mut self, tier: &Tier, domain: &str, wall_us: u64) -> Option<Ask> {
         let (mx, name): (bool, Arc<str>) = match &tier.next_hop {
+            NextHop::Discard { .. } => return None,
             NextHop::Mx => (true, domain.into()),
             NextHop::Hosts(hosts) => (false, self.unknown_host(hosts, wall_us)?.into()),
         };
@@ -252,7 +273,9 @@ impl Ways {
         for route in &self.routes {
             let Some(tier) = route.tiers.first() else { continue };
             let carries = match &tier.next_hop {
-                NextHop::Mx => Carries { utf8: true, binary: true, octets_max: None },
+                NextHop::Mx | NextHop::Discard { .. } => {
+                    Carries { utf8: true, binary: true, octets_max: None }
+                }
                 NextHop::Hosts(hosts) => {
                     let hops: Vec<SocketAddr> = self.hops(hosts).collect();
                     carries(hints, &hops, wall_us)

@@ -17,7 +17,7 @@ use crate::acl::Way;
 use crate::config::{self, Config, EarlyTalker, ListenerConfig, ListenerTls, Standing};
 use crate::desk::{Desk, Pending, reason_of_error};
 use crate::dns::Reverse;
-use crate::events::Reason;
+use crate::events::{Accepted, Event, Reason};
 use crate::tls::SessionInfo;
 
 /// Recipients refused in one session before it ends; many of them are a harvest.
@@ -121,6 +121,30 @@ fn unquoted(local: &[u8]) -> Cow<'_, [u8]> {
 /// The way to a domain, if it is known.
 pub(super) fn way(desk: &Desk, domain: &[u8]) -> Option<Way> {
     desk.ways.way(desk.hints, str::from_utf8(domain).unwrap_or_default(), desk.wall_us)
+}
+
+/// Whether every recipient's mail is thrown away without being kept.
+pub(super) fn discards(desk: &Desk, taken: &server::Envelope) -> bool {
+    desk.ways.discards_at_once()
+        && taken.recipients().all(|recipient| {
+            let at = recipient.address.iter().rposition(|octet| *octet == b'@');
+            let domain = &recipient.address[at.map_or(0, |at| at + 1)..];
+            desk.ways.discards(str::from_utf8(domain).unwrap_or_default()) == Some(false)
+        })
+}
+
+/// The line of a message that was taken and thrown away; no log keeps it.
+pub(super) fn tell_discarded(talk: &Talk, desk: &mut Desk, taken: &server::Envelope, octets: u64) {
+    let accepted = Accepted {
+        client: talk.client(),
+        sender: taken.sender(),
+        recipients: u32::try_from(taken.recipients().len()).unwrap_or(u32::MAX),
+        octets,
+        message_id: None,
+        subject: None,
+    };
+    desk.tell(&Event::Accepted(&accepted));
+    desk.tell(&Event::Completed { id: talk.id_text(), queue_us: 0 });
 }
 
 /// Hands the whole message to the log; its answer comes by event.

@@ -241,7 +241,9 @@ impl server::Host for Host<'_> {
         // What was committed is the log's: its line is written when the log answers.
         if let Some(tx) = open.tx {
             self.desk.log.abort(tx);
-            self.desk.stream.maillog.release(1);
+            if end != End::Accepted {
+                self.desk.stream.maillog.release(1);
+            }
         }
         self.talk.text.set_transaction(0);
     }
@@ -416,6 +418,10 @@ impl Host<'_> {
         }
         if let Verdict::Refuse(reason) = acl::message(seen.octets, [open.octets_max]) {
             return Some(Answer::Refuse(reason.refusal()));
+        }
+        if facts::discards(self.desk, envelope) {
+            facts::tell_discarded(self.talk, self.desk, envelope, seen.octets);
+            return Some(Answer::Accept);
         }
         match facts::commit(self.talk, self.desk, (self.conn, token), envelope, seen) {
             Ok(()) => None,

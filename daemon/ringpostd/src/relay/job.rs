@@ -42,6 +42,8 @@ pub(super) struct Result {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
     Delivered,
+    /// The route throws it away.
+    Discarded,
     Deferred(Reason),
     Failed(Reason),
 }

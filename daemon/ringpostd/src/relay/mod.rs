@@ -25,9 +25,11 @@ use spool::id::TransactionId;
 use spool::live::Live;
 use spool::log::{Content, ReadData, ReadError};
 use spool::message::Envelope;
+use spool::record::RecipientState;
 
 use crate::config::Config;
 use crate::desk::Desk;
+use crate::events::Event;
 use crate::outbound::Link;
 use crate::post::ToCore;
 use crate::queue::{self, Handle, Item, Names, Queue};
@@ -241,6 +243,9 @@ impl Relay {
         content: Option<Content>,
     ) {
         let domains = domains(&envelope);
+        if domains.iter().all(|domain| desk.ways.discards(domain).is_some()) {
+            return discard(desk, id, &envelope);
+        }
         let held = envelope.flags & spool::message::flags::HELD != 0;
         let (message, entries) = self.insert(desk, id, &domains, desk.now_us, held);
         let Some(content) = content else { return };
@@ -528,6 +533,14 @@ impl Relay {
             self.not_idle(address, conn);
         }
     }
+}
+
+/// Every route of the message throws it away.
+fn discard(desk: &mut Desk, id: TransactionId, envelope: &Envelope) {
+    let _ = desk.log.done_all(id, RecipientState::Removed, None, desk.now_us);
+    let text = crate::desk::id_text(id);
+    let queue_us = desk.wall_us.saturating_sub(envelope.received_wall_us);
+    desk.tell(&Event::Completed { id: &text, queue_us });
 }
 
 /// The domains of a message's recipients that are still to be served, each once.

@@ -28,7 +28,7 @@ impl Relay {
                     Fate::Failed(_) => Action::Failed,
                     Fate::Delivered if !job.hop_reports => Action::Relayed,
                     Fate::Deferred(_) if delayed => Action::Delayed,
-                    Fate::Delivered | Fate::Deferred(_) => return None,
+                    Fate::Delivered | Fate::Discarded | Fate::Deferred(_) => return None,
                 };
                 Some((action, result))
             })
@@ -186,11 +186,11 @@ fn enhanced(result: &Result) -> Enhanced {
         _ => None,
     };
     let ours = match result.fate {
-        Fate::Delivered => Enhanced(2, 0, 0),
+        Fate::Delivered | Fate::Discarded => Enhanced(2, 0, 0),
         Fate::Deferred(reason) | Fate::Failed(reason) => reason.answer().enhanced,
     };
     let class = match result.fate {
-        Fate::Delivered => 2,
+        Fate::Delivered | Fate::Discarded => 2,
         Fate::Deferred(_) => 4,
         Fate::Failed(_) => 5,
     };

@@ -75,7 +75,7 @@ impl Relay {
                 delivery_us: desk.now_us.saturating_sub(job.started_us),
             };
             let event = match result.fate {
-                Fate::Delivered => Event::Relayed { attempt: &attempt, further },
+                Fate::Delivered | Fate::Discarded => Event::Relayed { attempt: &attempt, further },
                 Fate::Deferred(reason) => Event::Deferred { attempt: &attempt, reason },
                 Fate::Failed(reason) => Event::Bounced { attempt: &attempt, reason },
             };
@@ -90,7 +90,7 @@ impl Relay {
             .results
             .iter()
             .filter(|result| match result.fate {
-                Fate::Delivered => true,
+                Fate::Delivered | Fate::Discarded => true,
                 Fate::Failed(_) => !replaced,
                 Fate::Deferred(_) => false,
             })
@@ -208,6 +208,7 @@ pub(super) fn record(job: &Job, envelope: &Envelope, result: &Result) -> Recipie
         recipient: result.recipient,
         state: match result.fate {
             Fate::Delivered => RecipientState::Delivered,
+            Fate::Discarded => RecipientState::Removed,
             Fate::Deferred(_) => RecipientState::Pending,
             Fate::Failed(_) if null => RecipientState::Discarded,
             Fate::Failed(_) => RecipientState::Failed,

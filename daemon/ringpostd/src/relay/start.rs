@@ -260,6 +260,10 @@ impl Relay {
         let Some(job) = self.jobs[index].as_mut() else { return };
         let Some(route) = job.route.clone() else { return };
         let Some(tier) = route.tiers.get(usize::from(job.tier)) else { return };
+        if let NextHop::Discard { .. } = tier.next_hop {
+            job.end_all(Fate::Discarded, "discarded by the route", None);
+            return self.settle(desk, index);
+        }
         let seed = desk.random.next_u64();
         let (hints, wall_us) = (desk.hints, desk.wall_us);
         let down = |address: SocketAddr| down_until(hints, address, wall_us);

@@ -47,6 +47,7 @@ impl Table {
 fn route(config: &RouteConfig) -> Route {
     let next_hop = match &config.next_hop {
         config::NextHop::Mx => NextHop::Mx,
+        config::NextHop::Discard { logged } => NextHop::Discard { logged: *logged },
         config::NextHop::Hosts(hosts) => NextHop::Hosts(
             hosts
                 .iter()
