@@ -31,7 +31,7 @@ use date::Stamp;
 use exim::Exim;
 use form::Form;
 use json::Json;
-use outlet::{LineSink, Log, Outlet};
+use outlet::{LineSink, Log, Outlet, QueueSink};
 
 /// No further mail can be logged now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub struct Refused;
 
 /// A core's end of the logs: reads events, writes lines into its [`Outlet`].
 #[derive(Debug)]
-pub struct MailLog<S> {
+pub struct MailLog<S = QueueSink> {
     outlet: Outlet<S>,
     stamp: Stamp,
     format: LogFormat,

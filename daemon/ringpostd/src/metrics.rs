@@ -136,7 +136,8 @@ impl CoreMetrics {
         self.cells[cell] = self.cells[cell].wrapping_add(n);
     }
 
-    fn took(&mut self, phase: Phase, us: u64) {
+    /// A phase took so long: what [`Event::Took`] says, without the way through the stream.
+    pub fn took(&mut self, phase: Phase, us: u64) {
         self.phases.0[phase.index()].saturating_record(us.max(1));
         self.recorded = true;
         self.bump(Family::phase_count(phase), 1);

@@ -283,7 +283,13 @@ impl Reason {
     /// The reason of a refusal that the SMTP machine decided by itself.
     #[must_use]
     pub fn of(reply: &Reply) -> Option<Self> {
-        let same = |(_, row): &(&str, Answer)| row.code == reply.code && row.text == reply.text;
+        Self::said(reply.code, reply.text)
+    }
+
+    /// The reason whose answer has this code and text.
+    #[must_use]
+    pub fn said(code: u16, text: &str) -> Option<Self> {
+        let same = |(_, row): &(&str, Answer)| row.code == code && row.text == text;
         Self::TABLE.iter().position(same).and_then(|at| Self::ALL.get(at).copied())
     }
 }

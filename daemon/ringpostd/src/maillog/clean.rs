@@ -76,7 +76,13 @@ fn cut(out: &mut Vec<u8>, start: usize, last_good: &mut usize, max: usize) -> bo
 
 /// Whether an octet comes through as it is: nearly all of them, so this is asked first.
 fn is_plain(octet: u8, place: Place) -> bool {
-    matches!(octet, b' '..=b'~') && matches!(escape(char::from(octet), place), Escape::None)
+    match octet {
+        b'\\' => false,
+        b' ' | b'(' | b')' | b'<' | b'>' => place != Place::Word,
+        b'"' => matches!(place, Place::Word | Place::Tail),
+        b'!'..=b'~' => true,
+        _ => false,
+    }
 }
 
 enum Escape {

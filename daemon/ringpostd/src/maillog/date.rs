@@ -1,11 +1,14 @@
 //! Time stamps of log lines from wall time, without asking the system for its zone.
 
-/// Formats times, and remembers the last second.
+/// Formats times, and remembers the last second: only milliseconds change from line to line.
 #[derive(Debug)]
 pub(super) struct Stamp {
     offset_min: i32,
-    second: Option<u64>,
+    /// The second of `text`, and its separator.
+    of: Option<(u64, char)>,
     text: String,
+    /// Where the milliseconds stand in it.
+    millis_at: usize,
 }
 
 /// A date of the proleptic Gregorian calendar.
@@ -41,7 +44,7 @@ pub(super) fn civil(seconds: u64) -> Civil {
 
 impl Stamp {
     pub(super) fn new(offset_min: i32) -> Self {
-        Self { offset_min, second: None, text: String::new() }
+        Self { offset_min, of: None, text: String::new(), millis_at: 0 }
     }
 
     /// `2026-07-30 12:34:56.789 +0000`
@@ -55,30 +58,31 @@ impl Stamp {
     }
 
     fn render(&mut self, wall_us: u64, between: char) -> &str {
-        use std::fmt::Write as _;
         let seconds = wall_us / 1_000_000;
-        let head = if self.second == Some(seconds) { self.text.find('.') } else { None };
-        match head {
-            Some(head) => self.text.truncate(head),
-            None => {
-                let shift = i64::from(self.offset_min) * 60;
-                let c = civil(seconds.saturating_add_signed(shift));
-                self.text.clear();
-                let _ = write!(self.text, "{:04}-{:02}-{:02}", c.year, c.month, c.day);
-                let _ = write!(self.text, "{between}{:02}:{:02}:{:02}", c.hour, c.minute, c.second);
-                self.second = Some(seconds);
-            }
+        if self.of != Some((seconds, between)) {
+            self.render_second(seconds, between);
+            self.of = Some((seconds, between));
         }
+        let millis = wall_us / 1_000 % 1_000;
+        let digits = [millis / 100, millis / 10 % 10, millis % 10];
+        let digits = digits.map(|digit| b'0' + digit.to_le_bytes()[0]);
+        let digits = str::from_utf8(&digits).expect("digits are ASCII");
+        self.text.replace_range(self.millis_at..self.millis_at + 3, digits);
+        &self.text
+    }
+
+    fn render_second(&mut self, seconds: u64, between: char) {
+        use std::fmt::Write as _;
+        let c = civil(seconds.saturating_add_signed(i64::from(self.offset_min) * 60));
+        self.text.clear();
+        // Writing to a string cannot fail.
+        let _ = write!(self.text, "{:04}-{:02}-{:02}", c.year, c.month, c.day);
+        let _ = write!(self.text, "{between}{:02}:{:02}:{:02}.", c.hour, c.minute, c.second);
+        self.millis_at = self.text.len();
         let (sign, offset) = (if self.offset_min < 0 { '-' } else { '+' }, self.offset_min.abs());
         let (space, colon) = if between == 'T' { ("", ":") } else { (" ", "") };
-        let millis = wall_us / 1_000 % 1_000;
-        let _ = write!(
-            self.text,
-            ".{millis:03}{space}{sign}{:02}{colon}{:02}",
-            offset / 60,
-            offset % 60
-        );
-        &self.text
+        let (hours, minutes) = (offset / 60, offset % 60);
+        let _ = write!(self.text, "000{space}{sign}{hours:02}{colon}{minutes:02}");
     }
 }
 

@@ -1,10 +1,11 @@
 //! Lines as Exim writes them (its specification, chapter "Log files").
 
-use std::io::Write as _;
 use std::net::SocketAddr;
 
+use smtp::reply::number;
+
 use super::clean::{self, Place};
-use super::form::{Field, Form, Value, header_lines};
+use super::form::{Field, Form, Value, header_lines, push_decimal, push_ip};
 use crate::events::Tls;
 use crate::limits;
 
@@ -24,13 +25,11 @@ impl<'o> Exim<'o> {
         self.out.extend_from_slice(text.as_bytes());
     }
 
-    fn number(&mut self, number: u64) {
-        // Writing to a vector cannot fail.
-        let _ = write!(self.out, "{number}");
-    }
-
     fn socket(&mut self, socket: SocketAddr) {
-        let _ = write!(self.out, "[{}]:{}", socket.ip().to_canonical(), socket.port());
+        self.out.push(b'[');
+        push_ip(self.out, socket.ip());
+        self.text("]:");
+        number(self.out, u64::from(socket.port()));
     }
 
     fn host(&mut self, name: &[u8], helo: &[u8], socket: SocketAddr) {
@@ -68,14 +67,16 @@ impl<'o> Exim<'o> {
             }
             Value::Word(word) => clean::push(self.out, word, Place::Word),
             Value::Lower(word) => {
-                clean::push(self.out, word.to_ascii_lowercase().as_bytes(), Place::Word);
+                let start = self.out.len();
+                clean::push(self.out, word.as_bytes(), Place::Word);
+                self.out[start..].make_ascii_lowercase();
             }
             Value::Quoted(text) => {
                 self.out.push(b'"');
                 clean::push(self.out, text, Place::Quoted);
                 self.out.push(b'"');
             }
-            Value::Number(number) => self.number(number),
+            Value::Number(value) => number(self.out, value),
             Value::Took(us) => self.took(us),
             Value::Host(name, helo, socket) => self.host(name, helo, socket),
             Value::Local(socket) => self.socket(socket),
@@ -87,14 +88,16 @@ impl<'o> Exim<'o> {
     fn took(&mut self, us: u64) {
         let seconds = us / 1_000_000;
         if seconds < 60 {
-            let _ = write!(self.out, "{seconds}.{:03}s", us / 1_000 % 1_000);
+            push_decimal(self.out, us, 3);
+            self.out.push(b's');
             return;
         }
-        let units = [(604_800, 'w'), (86_400, 'd'), (3_600, 'h'), (60, 'm'), (1, 's')];
+        let units = [(604_800, b'w'), (86_400, b'd'), (3_600, b'h'), (60, b'm'), (1, b's')];
         let mut rest = seconds;
         for (length, unit) in units {
             if rest >= length {
-                let _ = write!(self.out, "{}{unit}", rest / length);
+                number(self.out, rest / length);
+                self.out.push(unit);
                 rest %= length;
             }
         }
@@ -146,7 +149,9 @@ impl Form for Exim<'_> {
         let start = self.out.len();
         for (at, recipient) in recipients.iter().enumerate() {
             if self.out.len() - start > limits::LOG_VALUE_OCTETS_MAX {
-                let _ = writeln!(self.out, "  and {} more", recipients.len() - at);
+                self.text("  and ");
+                number(self.out, (recipients.len() - at) as u64);
+                self.text(" more\n");
                 break;
             }
             self.text(if at == 0 { "Envelope-to: <" } else { "             <" });

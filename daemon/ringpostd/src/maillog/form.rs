@@ -1,6 +1,9 @@
 //! What a line is made of, however it looks.
 
-use std::net::SocketAddr;
+use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr};
+
+use smtp::reply::number;
 
 use crate::events::Tls;
 
@@ -71,4 +74,33 @@ pub(super) trait Form {
 pub(super) fn header_lines(header: &[u8]) -> impl Iterator<Item = &[u8]> {
     let lines = header.split(|octet| *octet == b'\n');
     lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line)).filter(|line| !line.is_empty())
+}
+
+/// Appends an address: most are IPv4, and what formats them all is slow.
+pub(super) fn push_ip(out: &mut Vec<u8>, address: IpAddr) {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => {
+            for (at, octet) in v4.octets().into_iter().enumerate() {
+                if at > 0 {
+                    out.push(b'.');
+                }
+                number(out, u64::from(octet));
+            }
+        }
+        // Writing to a vector cannot fail.
+        IpAddr::V6(v6) => drop(write!(out, "{v6}")),
+    }
+}
+
+/// Appends whole units, a point, and so many digits of millionths.
+pub(super) fn push_decimal(out: &mut Vec<u8>, us: u64, digits: u32) {
+    number(out, us / 1_000_000);
+    out.push(b'.');
+    let mut rest = us % 1_000_000;
+    let mut place = 100_000;
+    for _ in 0..digits {
+        number(out, rest / place);
+        rest %= place;
+        place = (place / 10).max(1);
+    }
 }

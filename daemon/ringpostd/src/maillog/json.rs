@@ -1,10 +1,11 @@
 //! The same lines, each a JSON object (RFC 8259).
 
-use std::io::Write as _;
 use std::net::SocketAddr;
 
+use smtp::reply::number;
+
 use super::clean::{self, Place};
-use super::form::{Field, Form, Value};
+use super::form::{Field, Form, Value, push_decimal, push_ip};
 use crate::limits;
 
 /// A line under way.
@@ -22,8 +23,9 @@ impl<'o> Json<'o> {
     }
 
     fn key(&mut self, key: &str) {
-        // Writing to a vector cannot fail.
-        let _ = write!(self.out, ",\"{key}\":");
+        self.out.extend_from_slice(b",\"");
+        self.out.extend_from_slice(key.as_bytes());
+        self.out.extend_from_slice(b"\":");
     }
 
     fn string(&mut self, key: &str, octets: &[u8]) {
@@ -33,9 +35,14 @@ impl<'o> Json<'o> {
         self.out.push(b'"');
     }
 
-    fn socket(&mut self, prefix: &str, socket: SocketAddr) {
-        let (ip, port) = (socket.ip().to_canonical(), socket.port());
-        let _ = write!(self.out, ",\"{prefix}ip\":\"{ip}\",\"{prefix}port\":{port}");
+    fn socket(&mut self, prefix: (&str, &str), socket: SocketAddr) {
+        let (ip, port) = prefix;
+        self.key(ip);
+        self.out.push(b'"');
+        push_ip(self.out, socket.ip());
+        self.out.push(b'"');
+        self.key(port);
+        number(self.out, u64::from(socket.port()));
     }
 }
 
@@ -58,14 +65,18 @@ impl Form for Json<'_> {
             | Value::Bracketed(octets)
             | Value::Word(octets)
             | Value::Quoted(octets) => self.string(field.json, octets),
-            Value::Lower(word) => self.string(field.json, word.to_ascii_lowercase().as_bytes()),
-            Value::Number(number) => {
+            Value::Lower(word) => {
+                let start = self.out.len();
+                self.string(field.json, word.as_bytes());
+                self.out[start..].make_ascii_lowercase();
+            }
+            Value::Number(value) => {
                 self.key(field.json);
-                let _ = write!(self.out, "{number}");
+                number(self.out, value);
             }
             Value::Took(us) => {
                 self.key(field.json);
-                let _ = write!(self.out, "{}.{:06}", us / 1_000_000, us % 1_000_000);
+                push_decimal(self.out, us, 6);
             }
             Value::Host(name, helo, socket) => {
                 if !name.is_empty() {
@@ -74,15 +85,15 @@ impl Form for Json<'_> {
                 if !helo.is_empty() {
                     self.string("helo", helo);
                 }
-                self.socket("", socket);
+                self.socket(("ip", "port"), socket);
             }
-            Value::Local(socket) => self.socket("local_", socket),
+            Value::Local(socket) => self.socket(("local_ip", "local_port"), socket),
             Value::Tls(tls) => {
                 self.string("tls", tls.version.as_bytes());
                 self.string("cipher", tls.cipher.as_bytes());
                 if let Some(verified) = tls.verified {
                     self.key("verified");
-                    let _ = write!(self.out, "{verified}");
+                    self.out.extend_from_slice(if verified { b"true" } else { b"false" });
                 }
             }
         }

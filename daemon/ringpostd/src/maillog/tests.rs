@@ -234,6 +234,20 @@ fn json_lines_say_the_same() {
 }
 
 #[test]
+fn the_short_way_of_escaping_is_the_long_way() {
+    use clean::Place;
+    for place in [Place::Word, Place::Quoted, Place::Tail, Place::Json] {
+        for octet in 0..128_u8 {
+            // What is too long for the limit never goes the short way.
+            let (mut short, mut long) = (Vec::new(), Vec::new());
+            clean::push(&mut short, &[octet], place);
+            clean::push(&mut long, &[octet, 0xff], place);
+            assert!(long.starts_with(&short), "{octet} {place:?}");
+        }
+    }
+}
+
+#[test]
 fn what_is_long_is_cut_at_a_whole_character() {
     let mut out = Vec::new();
     clean::push_up_to(&mut out, "aäöü".as_bytes(), clean::Place::Word, 6);

@@ -22,16 +22,18 @@ pub struct About<'a> {
     pub started_wall_us: u64,
     /// Whether `durability` is "none".
     pub durable: bool,
+    /// Cores at work.
+    pub cores: usize,
 }
 
 /// The percentiles of each phase.
 const QUANTILES: [(f64, &str); 4] = [(0.5, "0.5"), (0.9, "0.9"), (0.99, "0.99"), (0.999, "0.999")];
 
-/// Writes the page of all cores; [`CoreView::collect`] comes before.
+/// Writes the page of all that count: the cores, and the house. [`CoreView::collect`] comes before.
 #[must_use]
 pub fn page(about: &About<'_>, cores: &[CoreView]) -> String {
     let mut out = String::with_capacity(16 << 10);
-    process(&mut out, about, cores);
+    process(&mut out, about);
     for counter in Counter::ALL {
         head(&mut out, counter.metric(), "counter", counter.help().trim());
         let total = sum(cores, Family::counter(*counter));
@@ -58,7 +60,7 @@ fn sum(cores: &[CoreView], cell: usize) -> u64 {
     cores.iter().fold(0, |sum, core| sum.wrapping_add(core.cell(cell)))
 }
 
-fn process(out: &mut String, about: &About<'_>, cores: &[CoreView]) {
+fn process(out: &mut String, about: &About<'_>) {
     head(out, "ringpost_info", "gauge", "The daemon; its value is 1.");
     let (version, hostname) = (escaped(about.version), escaped(about.hostname));
     let _ = writeln!(out, "ringpost_info{{version=\"{version}\",hostname=\"{hostname}\"}} 1");
@@ -66,7 +68,7 @@ fn process(out: &mut String, about: &About<'_>, cores: &[CoreView]) {
     let (s, us) = (about.started_wall_us / 1_000_000, about.started_wall_us % 1_000_000);
     let _ = writeln!(out, "ringpost_start_time_seconds {s}.{us:06}");
     head(out, "ringpost_cores", "gauge", "Cores at work.");
-    let _ = writeln!(out, "ringpost_cores {}", cores.len());
+    let _ = writeln!(out, "ringpost_cores {}", about.cores);
     head(out, "ringpost_spool_durable", "gauge", "1 if durability is \"fsync\", 0 if \"none\".");
     let _ = writeln!(out, "ringpost_spool_durable {}", u8::from(about.durable));
 }

@@ -10,6 +10,7 @@ const ABOUT: About<'_> = About {
     hostname: "mx.example.org",
     started_wall_us: 1_700_000_000_000_001,
     durable: true,
+    cores: 2,
 };
 
 fn client() -> Client<'static> {
