@@ -73,6 +73,16 @@ impl FileDevice {
         Self::with(file, path, writable)
     }
 
+    /// Opens it for writing beside the descriptor that has the lock: for a second user in the
+    /// process that owns the spool.
+    ///
+    /// # Errors
+    /// When it is not there, or without `O_DIRECT`.
+    pub fn open_unlocked(path: &Path, durability: Durability) -> Result<Self, OpenError> {
+        let file = open_options(durability, true).open(path).map_err(classify)?;
+        Self::with(file, path, false)
+    }
+
     /// Makes a file of that size, zero-filled to the last block and synced: later writes change
     /// no metadata.
     ///

@@ -63,6 +63,11 @@ pub const REPLY_BYTES_MAX: usize = 1024;
 
 /// Space taken by an open transaction that declared no size, and by which it grows.
 pub const RESERVE_STEP: u64 = 1 << 20;
+/// The same in a small log: a share of it, and at least this (header section and envelope of a
+/// message that declared its size).
+pub const RESERVE_STEP_MIN: u64 = 64 << 10;
+/// Which share.
+pub const RESERVE_SHARE: u64 = 512;
 /// Largest footer of a segment (one buffer).
 pub const FOOTER_BYTES_MAX: usize = BATCH_BYTES_MAX;
 /// Reads of one log on their way at once; more wait.

@@ -127,7 +127,11 @@ fn report<D: Device>(set: &Set<D>, survey: &Survey, replayed: &Replayed) -> Repo
     damage.extend_from_slice(&replayed.damage);
     Report {
         segments_used: survey.segments.iter().filter(|s| s.is_used()).count(),
-        segments_sealed: survey.segments.iter().filter(|s| s.footer.is_some()).count(),
+        segments_sealed: survey
+            .segments
+            .iter()
+            .filter(|s| s.is_used() && s.footer.is_some())
+            .count(),
         bytes_read: survey.bytes_read,
         batches: survey.batches,
         struck: survey.strike.len(),

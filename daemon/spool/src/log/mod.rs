@@ -522,6 +522,7 @@ impl<B: Buffer> Log<B> {
         let quiet = self.waiting.is_empty()
             && self.flights.is_empty()
             && self.upkeep.is_empty()
+            && !self.is_sealing()
             && self.hot.is_none()
             && self.cold.iter().all(Option::is_none);
         if self.closing && quiet {

@@ -232,6 +232,11 @@ impl<B: Buffer> Log<B> {
         (len64(free) * usable + rest).saturating_sub(self.reserved)
     }
 
+    pub(super) fn is_sealing(&self) -> bool {
+        let going = |s: &Segment| matches!(s.state, State::Sealing | State::Ready | State::Opening);
+        self.segments.iter().any(going)
+    }
+
     pub(super) fn has_sealed(&self) -> bool {
         self.segments.iter().any(|s| s.state == State::Sealed && s.live > 0)
     }
@@ -272,12 +277,19 @@ impl<B: Buffer> Log<B> {
                 self.seal(SegmentKind::Cold(u8::try_from(bucket).expect("few buckets")));
             }
         }
+        if self.closing && self.flights.is_empty() && self.waiting.is_empty() {
+            // An empty footer spares the next start a look through an empty segment.
+            for segment in self.segments.iter_mut().filter(|s| s.state == State::Ready) {
+                segment.state = State::Sealing;
+            }
+        }
         self.write_footers(disk, now_us);
         let hot_low = match self.hot {
-            None => !self.closing,
+            None => true,
             Some(cursor) => cursor.offset > self.segment_bytes / 2,
         };
-        if (hot_low || self.rewriting) && self.may_try(now_us) {
+        let wanted = (hot_low && !self.closing) || self.rewriting || !self.waiting.is_empty();
+        if (hot_low || self.rewriting) && wanted && self.may_try(now_us) {
             self.open_one(disk, SegmentKind::Hot, now_us, wall_us);
         }
         if let Some(bucket) = self.wanted_cold() {

@@ -12,7 +12,7 @@ use crate::id::TransactionId;
 use crate::index::Summary;
 use crate::limits::{
     BODY_INLINE_MAX, CHUNK_BYTES, CHUNKS_MAX, CHUNKS_WAITING_MAX, ENVELOPE_BYTES_MAX,
-    HEADER_SECTION_MAX, RECIPIENTS_MAX, RESERVE_STEP,
+    HEADER_SECTION_MAX, RECIPIENTS_MAX, RESERVE_SHARE, RESERVE_STEP, RESERVE_STEP_MIN,
 };
 use crate::live::Place;
 use crate::message::{Envelope, MessageHead};
@@ -124,7 +124,10 @@ impl<B: Buffer> Log<B> {
         if crowded && kind == OpenKind::Client {
             return Err(Refusal::Busy);
         }
-        let reserved = declared.unwrap_or(0).saturating_add(RESERVE_STEP);
+        let reserved = match declared {
+            Some(bytes) => bytes.saturating_add(RESERVE_STEP_MIN),
+            None => self.reserve_step(),
+        };
         if kind == OpenKind::Client && self.available() < reserved {
             return Err(Refusal::NoSpace);
         }
@@ -141,6 +144,13 @@ impl<B: Buffer> Log<B> {
             ..Tx::empty()
         };
         Ok(Transaction { slot, generation: tx.generation })
+    }
+
+    /// What a transaction of unknown size takes at a time: less in a small log, so that many
+    /// sessions have room in it.
+    fn reserve_step(&self) -> u64 {
+        let all = len64(self.segments.len()) * u64::from(self.segment_bytes);
+        (all / RESERVE_SHARE).clamp(RESERVE_STEP_MIN, RESERVE_STEP)
     }
 
     fn tx_slot(&mut self) -> u32 {
@@ -184,7 +194,7 @@ impl<B: Buffer> Log<B> {
     /// When there is no space, or the log failed.
     pub fn append_body(&mut self, tx: Transaction, bytes: &[u8]) -> Result<Flow, TransactionError> {
         let memory_short = self.memory > self.config.memory_max / 2;
-        let available = self.available();
+        let (available, step) = (self.available(), self.reserve_step());
         let t = self.tx(tx)?;
         if t.failed {
             return Err(TransactionError::Failed);
@@ -193,7 +203,7 @@ impl<B: Buffer> Log<B> {
         let needed = t.body_octets + len64(t.header.len());
         let mut grown = 0;
         if needed > t.reserved {
-            grown = RESERVE_STEP.max(needed - t.reserved);
+            grown = step.max(needed - t.reserved);
             if t.kind == OpenKind::Client && grown > available {
                 return Err(TransactionError::NoSpace);
             }
