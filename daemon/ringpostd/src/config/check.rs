@@ -11,7 +11,7 @@ use std::sync::Arc;
 use toml_span::Span;
 
 use super::keys::{
-    CertificateConfig, Durability, LimitsConfig, ListenerConfig, ListenerTls, LogConfig,
+    CertificateConfig, Discard, Durability, LimitsConfig, ListenerConfig, ListenerTls, LogConfig,
     MetricsConfig, PolicyConfig, Proxy, RetryConfig, RouteHost, RouteTls, SpoolConfig, TimeoutsIn,
     TlsVersion,
 };
@@ -39,6 +39,11 @@ pub enum NextHop {
     Mx,
     /// To these, at least one.
     Hosts(Vec<RouteHost>),
+    /// Nowhere: thrown away, after it was kept or at once.
+    Discard {
+        /// It is kept first.
+        logged: bool,
+    },
 }
 
 /// One route.
@@ -112,7 +117,12 @@ fn route(raw: RawRoute) -> Option<RouteConfig> {
     Some(RouteConfig {
         name: name.or_else(|| Word::parse("default"))?,
         domains: keys.domains,
-        next_hop: if keys.mx { NextHop::Mx } else { NextHop::Hosts(hosts) },
+        next_hop: match keys.discard {
+            Discard::Logged => NextHop::Discard { logged: true },
+            Discard::AtOnce => NextHop::Discard { logged: false },
+            Discard::Off if keys.mx => NextHop::Mx,
+            Discard::Off => NextHop::Hosts(hosts),
+        },
         tls: keys.tls,
         connections_max: keys.connections_max,
     })
@@ -307,7 +317,18 @@ fn routes_fit(raw: &Raw, notes: &mut Notes<'_>) {
             let message = "`domains`: a route for no domain".to_owned();
             notes.wrong(here, message, "domains = [\"example.org\"] or [\"*\"]");
         }
-        next_hop(route.part.mx, &route.places, hosts, notes);
+        if route.part.discard == Discard::Off {
+            next_hop(route.part.mx, &route.places, hosts, notes);
+        } else if route.part.mx || !hosts.is_empty() {
+            let message = "a route has a next hop and discards";
+            let here = route.places.of("discard");
+            notes.contradiction(
+                here,
+                message,
+                "one of both",
+                (route.places.of("domains"), "its domains"),
+            );
+        }
         for host in hosts {
             own_listener(host, raw.listeners.as_deref().unwrap_or_default(), notes);
         }

@@ -36,10 +36,10 @@ use std::sync::Arc;
 pub use check::{NextHop, RouteConfig, TlsConfig};
 pub use docs::config_page;
 pub use keys::{
-    AdminConfig, BareNewline, CertificateConfig, ClockConfig, Durability, EarlyTalker, HintsConfig,
-    LimitsConfig, ListenerConfig, ListenerTls, LogConfig, LogFormat, MetricsConfig, NodeConfig,
-    PolicyConfig, Proxy, ResolverConfig, RetryConfig, RouteHost, RouteTls, SpoolConfig, TimeoutsIn,
-    TimeoutsOut, TlsVersion,
+    AdminConfig, BareNewline, CertificateConfig, ClockConfig, Discard, Durability, EarlyTalker,
+    HintsConfig, LimitsConfig, ListenerConfig, ListenerTls, LogConfig, LogFormat, MetricsConfig,
+    NodeConfig, PolicyConfig, Proxy, ResolverConfig, RetryConfig, RouteHost, RouteTls, SpoolConfig,
+    TimeoutsIn, TimeoutsOut, TlsVersion,
 };
 pub use names::{Host, HostName, Mailbox, RouteDomain, Word};
 pub use network::{Network, NetworkError, any_contains};

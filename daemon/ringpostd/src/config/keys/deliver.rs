@@ -20,6 +20,18 @@ choice! {
     }
 }
 
+choice! {
+    /// Whether mail of a route is thrown away.
+    Discard {
+        /// it is relayed
+        Off = "off",
+        /// it is taken, kept durably, then thrown away: a black hole, or a measure of the log
+        Logged = "logged",
+        /// it is taken and thrown away without being kept: for measurements only
+        AtOnce = "at_once",
+    }
+}
+
 section! {
     /// Where mail for some domains goes: to the hosts named, or to the domain's MX.
     "route" Many Reload pub(in crate::config) struct RouteKeys {
@@ -29,6 +41,8 @@ section! {
         domains: Vec<RouteDomain> = Required, FREE;
         /// Whether the hosts are looked up as the domain's MX.
         mx: bool = default("false"), FREE;
+        /// Whether the mail is thrown away instead; it stands in no host's log but ours.
+        discard: Discard = default("\"off\""), FREE;
         /// TLS towards the hosts.
         tls: RouteTls = default("\"may\""), FREE;
         /// Connections to one host at once, by all cores.

@@ -5,7 +5,7 @@ mod keep;
 mod manage;
 mod receive;
 
-pub use deliver::{ResolverConfig, RetryConfig, RouteHost, RouteTls, TimeoutsOut};
+pub use deliver::{Discard, ResolverConfig, RetryConfig, RouteHost, RouteTls, TimeoutsOut};
 pub use keep::{Durability, HintsConfig, LogConfig, LogFormat, SpoolConfig};
 pub use manage::{AdminConfig, ClockConfig, MetricsConfig, NodeConfig};
 pub use receive::{
