@@ -346,6 +346,7 @@ pub struct Log<B> {
     retry_at_us: u64,
     cancels: usize,
     closing: bool,
+    closed: bool,
     counters: Counters,
     events: VecDeque<Event>,
 }
@@ -413,6 +414,7 @@ impl<B: Buffer> Log<B> {
             retry_at_us: 0,
             cancels: 0,
             closing: false,
+            closed: false,
             counters: Counters::default(),
             events: VecDeque::new(),
         };
@@ -525,8 +527,8 @@ impl<B: Buffer> Log<B> {
             && !self.is_sealing()
             && self.hot.is_none()
             && self.cold.iter().all(Option::is_none);
-        if self.closing && quiet {
-            self.closing = false;
+        if self.closing && !self.closed && quiet {
+            self.closed = true;
             self.events.push_back(Event::Closed);
         }
     }
