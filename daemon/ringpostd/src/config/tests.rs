@@ -346,6 +346,12 @@ const CONTRADICTIONS: &[(&str, &str, &str)] = &[
     ),
     (
         "hosts = [{ host = \"10.0.0.1\" }]",
+        "hosts = [{ host = \"10.0.0.1\" }]\ndiscard = \"logged\"",
+        "mx.toml:12:1: a route has a next hop and discards; write one of both; see mx.toml:10:1 \
+         (its domains)\n",
+    ),
+    (
+        "hosts = [{ host = \"10.0.0.1\" }]",
         "mx = true\n[[route]]\nmx = true\ndomains = [\"EXAMPLE.org\"]",
         "mx.toml:14:1: `domains`: example.org has two routes; write it in one of them; see \
          mx.toml:10:1 (the first)\n",
