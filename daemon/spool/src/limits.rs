@@ -8,8 +8,8 @@ pub const HEAD_BYTES: u64 = 1 << 20;
 pub const SUPERBLOCK_COPIES: u64 = 4;
 /// Distance between two superblock copies.
 pub const SUPERBLOCK_STRIDE: u64 = HEAD_BYTES / SUPERBLOCK_COPIES;
-/// Smallest segment.
-pub const SEGMENT_BYTES_MIN: u32 = 4 << 20;
+/// Smallest segment (the config asks for more). A message that does not fit one is refused.
+pub const SEGMENT_BYTES_MIN: u32 = 256 << 10;
 /// Largest segment: its footer still fits one buffer at common message sizes.
 pub const SEGMENT_BYTES_MAX: u32 = 64 << 20;
 /// Fewest segments a device may have: hot, next, cold and one to wait for its DONEs.
@@ -87,7 +87,8 @@ const _: () = assert!(HEAD_BYTES.is_multiple_of(BLOCK as u64));
 const _: () = assert!(SUPERBLOCK_STRIDE >= BLOCK as u64);
 const _: () = assert!(BATCH_BYTES_MAX.is_multiple_of(BLOCK));
 const _: () = assert!(BATCH_HEADER.is_multiple_of(RECORD_ALIGN));
-const _: () = assert!(SEGMENT_BYTES_MIN as usize >= 3 * BATCH_BYTES_MAX + 2 * BLOCK);
+// A chunk fits any segment, with header and footer.
+const _: () = assert!(SEGMENT_BYTES_MIN as usize >= CHUNK_BYTES + APPEND_BYTES_MAX + 4 * BLOCK);
 // The largest MSG, alone, fits a batch; so does what replaces it with its DONE.
 const _: () = assert!(
     BATCH_HEADER

@@ -44,7 +44,7 @@ impl Geometry {
     pub fn check(&self, members: usize) -> Result<(), &'static str> {
         let whole = (self.segment_bytes as usize).is_multiple_of(BLOCK);
         if !whole || !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&self.segment_bytes) {
-            return Err("segment size: a multiple of 4 KiB from 4 MiB to 64 MiB");
+            return Err("segment size: a multiple of 4 KiB from 256 KiB to 64 MiB");
         }
         if !(SEGMENTS_MIN..=SEGMENTS_MAX).contains(&self.segments) {
             return Err("segments: from 4 to 1048576 on each device");

@@ -3,7 +3,7 @@
 
 use crate::disk::Buffer;
 use crate::id::TransactionId;
-use crate::limits::CONTROL_BYTES_MAX;
+use crate::limits::{CONTROL_BYTES_MAX, RECORD_HEADER};
 use crate::record::{Change, Defer, Done, RecipientResult, RecipientState, Redirect, Target};
 use crate::segment::SegmentRef;
 
@@ -134,7 +134,9 @@ impl<B: Buffer> Log<B> {
         if self.table.get(change.target().id).is_none_or(|l| l.is_finished()) {
             return Err(ChangeError::Unknown);
         }
-        if change.encode().len() > CONTROL_BYTES_MAX {
+        let bytes = change.encode().len();
+        let whole = bytes + 2 * RECORD_HEADER;
+        if bytes > CONTROL_BYTES_MAX || !self.fits_segment(whole, whole) {
             return Err(ChangeError::TooLarge);
         }
         let item = self.prepare(change, token).ok_or(ChangeError::Unknown)?;

@@ -7,7 +7,7 @@ use crate::bytes::{index, len32, len64, round_up};
 use crate::disk::{Buffer, Completion, Disk, Token, WriteTo};
 use crate::index::{Trailer, footer_bytes};
 use crate::ledger::Ledger;
-use crate::limits::{BATCH_BYTES_MAX, BLOCK, COLD_BUCKETS_MAX, FOOTER_BYTES_MAX};
+use crate::limits::{BATCH_BYTES_MAX, BATCH_HEADER, BLOCK, COLD_BUCKETS_MAX, FOOTER_BYTES_MAX};
 use crate::segment::{SegmentHeader, SegmentKind, SegmentRef};
 
 use super::{Alarm, Event, Log, SegmentStart};
@@ -209,6 +209,14 @@ impl<B: Buffer> Log<B> {
         }
         let end = index(self.segment_bytes).saturating_sub(footer);
         end.saturating_sub(index(cursor.offset)).min(BATCH_BYTES_MAX)
+    }
+
+    /// A record of that size, with what the footer says of it, goes into an empty segment.
+    pub(super) fn fits_segment(&self, bytes: usize, more_index: usize) -> bool {
+        let footer = footer_bytes(more_index + 128);
+        let room = (index(self.segment_bytes) - BLOCK).saturating_sub(footer);
+        footer <= FOOTER_BYTES_MAX
+            && round_up(BATCH_HEADER + bytes, BLOCK) <= room.min(BATCH_BYTES_MAX)
     }
 
     /// Segments that can be used at once.

@@ -23,6 +23,8 @@ use super::reads::Asker;
 use super::segments::State;
 use super::{Log, Part, ReadData, StoredMessage};
 
+/// Room in the footer for a copied message and its MOVE.
+const COPY_INDEX: usize = 1024;
 /// Time between two looks for something to do.
 const SWEEP_PAUSE_US: u64 = 1_000_000;
 
@@ -85,6 +87,12 @@ impl ColdItem {
     fn bucket(&self) -> u8 {
         match self {
             Self::Chunk { bucket, .. } | Self::Copy { bucket, .. } => *bucket,
+        }
+    }
+
+    fn drop_replies(&mut self) {
+        if let Self::Copy { stored, .. } = self {
+            stored.envelope.recipients.iter_mut().for_each(|r| r.reply = Box::default());
         }
     }
 
@@ -322,10 +330,19 @@ impl<B: Buffer> Log<B> {
             }
             return;
         }
-        if let Some(stored) = m.stored.take() {
-            m.copying = true;
-            let (bucket, places) = (m.bucket, std::mem::take(&mut m.places));
-            self.cold_waiting.push_back(ColdItem::Copy { id, bucket, stored, places });
+        let Some(stored) = m.stored.take() else { return };
+        m.copying = true;
+        let (bucket, places) = (m.bucket, std::mem::take(&mut m.places));
+        let mut item = ColdItem::Copy { id, bucket, stored, places };
+        if !self.fits_segment(item.bytes(), COPY_INDEX) {
+            // Grown by what hosts replied; the last replies are the first thing to do without.
+            item.drop_replies();
+        }
+        if self.fits_segment(item.bytes(), COPY_INDEX) {
+            self.cold_waiting.push_back(item);
+        } else if let ColdItem::Copy { places, .. } = item {
+            places.into_iter().for_each(|place| self.let_go(place));
+            self.end_move(id);
         }
     }
 
@@ -370,11 +387,11 @@ impl<B: Buffer> Log<B> {
         let changes = self.waiting.iter().any(|i| matches!(i, Item::Change(_) | Item::Message(_)));
         let Some(first) = self.cold_waiting.front().filter(|_| !changes) else { return false };
         let (kind, bucket) = (SegmentKind::Cold(first.bucket()), first.bucket());
-        let Some(cursor) = self.cursor(kind, first.bytes(), 1024) else { return false };
+        let Some(cursor) = self.cursor(kind, first.bytes(), COPY_INDEX) else { return false };
         let Some(buffer) = self.spare.pop() else { return false };
         let mut builder = Builder::new(buffer, BATCH_BYTES_MAX);
         while let Some(item) = self.cold_waiting.front() {
-            builder.limit = self.room(cursor, builder.index_bytes + 1024);
+            builder.limit = self.room(cursor, builder.index_bytes + COPY_INDEX);
             if item.bucket() != bucket || !builder.fits(item.bytes()) {
                 break;
             }

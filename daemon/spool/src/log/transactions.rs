@@ -9,13 +9,14 @@
 use crate::bytes::{len32, len64};
 use crate::disk::Buffer;
 use crate::id::TransactionId;
-use crate::index::Summary;
+use crate::index::{Summary, summary_bytes_max};
 use crate::limits::{
     BODY_INLINE_MAX, CHUNK_BYTES, CHUNKS_MAX, CHUNKS_WAITING_MAX, ENVELOPE_BYTES_MAX,
-    HEADER_SECTION_MAX, RECIPIENTS_MAX, RESERVE_SHARE, RESERVE_STEP, RESERVE_STEP_MIN,
+    HEADER_SECTION_MAX, RECIPIENTS_MAX, RECORD_ALIGN, RECORD_HEADER, RESERVE_SHARE, RESERVE_STEP,
+    RESERVE_STEP_MIN,
 };
 use crate::live::Place;
-use crate::message::{Envelope, MessageHead};
+use crate::message::{Envelope, MESSAGE_HEAD, MessageHead};
 use crate::record::Change;
 
 use super::batches::{ChangeItem, ChunkItem, Item, Outgoing};
@@ -59,7 +60,7 @@ pub enum TransactionError {
     NoSpace,
     /// 552: header section over `HEADER_SECTION_MAX`.
     HeaderTooLarge,
-    /// 552: more chunks than a message may have.
+    /// 552: more chunks than a message may have, or more at once than a small segment takes.
     TooLarge,
     /// 452: envelope or recipients over the limit.
     EnvelopeTooLarge,
@@ -290,7 +291,15 @@ impl<B: Buffer> Log<B> {
         let large =
             encoded.len() > ENVELOPE_BYTES_MAX || envelope.recipients.len() > RECIPIENTS_MAX;
         let large = large.then_some(TransactionError::EnvelopeTooLarge);
-        if let Some(error) = fits.or(large) {
+        let t = self.tx(tx)?;
+        let mut bytes = RECORD_HEADER + MESSAGE_HEAD + encoded.len() + t.header.len() + t.body.len();
+        let mut more_index = summary_bytes_max(envelope.recipients.len());
+        for change in &replaces {
+            let change = RECORD_HEADER + change.encode().len() + 16 + RECORD_ALIGN;
+            (bytes, more_index) = (bytes + change, more_index + change);
+        }
+        let small = (!self.fits_segment(bytes, more_index)).then_some(TransactionError::TooLarge);
+        if let Some(error) = fits.or(large).or(small) {
             self.abort(tx);
             return Err(error);
         }
@@ -410,6 +419,6 @@ impl Tx {
 impl ChangeItem {
     /// Bytes it takes in a batch.
     pub(super) fn bytes(&self) -> usize {
-        crate::limits::RECORD_HEADER + self.body.len() + 16 + crate::limits::RECORD_ALIGN
+        RECORD_HEADER + self.body.len() + 16 + RECORD_ALIGN
     }
 }
