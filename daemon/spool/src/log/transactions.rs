@@ -292,7 +292,8 @@ impl<B: Buffer> Log<B> {
             encoded.len() > ENVELOPE_BYTES_MAX || envelope.recipients.len() > RECIPIENTS_MAX;
         let large = large.then_some(TransactionError::EnvelopeTooLarge);
         let t = self.tx(tx)?;
-        let mut bytes = RECORD_HEADER + MESSAGE_HEAD + encoded.len() + t.header.len() + t.body.len();
+        let mut bytes =
+            RECORD_HEADER + MESSAGE_HEAD + encoded.len() + t.header.len() + t.body.len();
         let mut more_index = summary_bytes_max(envelope.recipients.len());
         for change in &replaces {
             let change = RECORD_HEADER + change.encode().len() + 16 + RECORD_ALIGN;
