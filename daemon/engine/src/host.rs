@@ -3,8 +3,12 @@
 //!
 //! *Failure*: each helper returns its error; none of them is needed to run, the caller decides.
 
+use crate::clock;
 use crate::socket::{self, check};
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::fs::File;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
 use std::{env, fs, io, mem, process};
 
 /// First inherited descriptor (`sd_listen_fds(3)`).
@@ -120,6 +124,85 @@ fn inherited_count(pid: Option<&str>, fds: Option<&str>, own: u32) -> RawFd {
     if meant { count.clamp(0, 1024) } else { 0 }
 }
 
+/// Opens a TCP socket that listens and shares its port with others (`SO_REUSEPORT`), like those a
+/// core opens for itself: for a parent that passes them on.
+///
+/// # Errors
+/// What `socket`, `bind` or `listen` says.
+pub fn listen(address: SocketAddr, backlog: u32) -> io::Result<OwnedFd> {
+    socket::listen(address, i32::try_from(backlog).unwrap_or(i32::MAX))
+}
+
+/// The address a socket is bound to.
+///
+/// # Errors
+/// What `getsockname` says.
+pub fn local_address(fd: &OwnedFd) -> io::Result<SocketAddr> {
+    socket::local(fd)
+}
+
+/// Starts a program that finds these sockets where [`inherited_sockets`] looks: from descriptor 3
+/// on, with `LISTEN_FDS` set. The caller keeps its own descriptors of them.
+///
+/// # Errors
+/// What `fcntl`, `fork` or `exec` says.
+pub fn spawn_with_sockets(
+    command: &mut process::Command,
+    sockets: &[OwnedFd],
+) -> io::Result<process::Child> {
+    let count = RawFd::try_from(sockets.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let end = LISTEN_FDS_START + count;
+    let above = |fd: &OwnedFd, least: RawFd| {
+        // SAFETY: no memory is passed; the new descriptor belongs to nobody else.
+        let fd = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, least) })?;
+        // SAFETY: made just now.
+        io::Result::Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    };
+    let copies: Vec<OwnedFd> =
+        sockets.iter().map(|socket| above(socket, end)).collect::<io::Result<_>>()?;
+    // The places are taken until the child is made, so that the pipe through which it reports a
+    // failed exec cannot lie there and be overwritten.
+    let nothing = OwnedFd::from(File::open("/dev/null")?);
+    let mut places = Vec::with_capacity(sockets.len());
+    loop {
+        let place = above(&nothing, LISTEN_FDS_START)?;
+        if place.as_raw_fd() >= end {
+            break;
+        }
+        places.push(place);
+    }
+    let moves: Vec<(RawFd, RawFd)> =
+        copies.iter().map(AsRawFd::as_raw_fd).zip(LISTEN_FDS_START..end).collect();
+    command.env("LISTEN_FDS", count.to_string()).env_remove("LISTEN_PID");
+    // SAFETY: the closure runs in the child between fork and exec and only calls dup2, which is
+    // async-signal-safe; the vector was made before. `copies` lives in the parent until the child
+    // is made, so its numbers are open in the child, and they lie above all targets.
+    unsafe {
+        command.pre_exec(move || {
+            for (from, to) in &moves {
+                check(libc::dup2(*from, *to))?;
+            }
+            Ok(())
+        });
+    }
+    let child = command.spawn();
+    drop((copies, places));
+    child
+}
+
+/// Whether the kernel's clock is kept by NTP, and is the one this process sees.
+#[must_use]
+pub fn is_clock_synchronised() -> bool {
+    const APART_S_MAX: u64 = 10;
+    // SAFETY: all its fields are integers, for which all bits zero is a value.
+    let mut found: libc::timex = unsafe { mem::zeroed() };
+    // SAFETY: nothing is set (`modes` is 0); the kernel writes one timex into a local.
+    let code = unsafe { libc::adjtimex(&raw mut found) };
+    let kept = code >= 0 && code != libc::TIME_ERROR && found.status & libc::STA_UNSYNC == 0;
+    let kernel_s = u64::try_from(found.time.tv_sec).unwrap_or(0);
+    kept && kernel_s.abs_diff(clock::wall_us() / 1_000_000) <= APART_S_MAX
+}
+
 /// True if the descriptor is a TCP socket that listens.
 #[must_use]
 pub fn is_listening(fd: &OwnedFd) -> bool {
@@ -148,6 +231,27 @@ mod tests {
         assert_eq!(inherited_count(Some("x"), Some("1"), 17), 0);
         assert_eq!(inherited_count(Some("17"), Some("-4"), 17), 0);
         assert_eq!(inherited_count(Some("17"), None, 17), 0);
+    }
+
+    #[test]
+    fn a_program_finds_its_sockets_from_descriptor_three_on() {
+        let any = "127.0.0.1:0".parse().unwrap();
+        let sockets: Vec<OwnedFd> = (0..3).map(|_| listen(any, 1).unwrap()).collect();
+        let script = "test $LISTEN_FDS = 3 && test -z \"$LISTEN_PID\" || exit 9; \
+                      for n in 3 4 5; do readlink /proc/self/fd/$n; done; ls /proc/self/fd/6";
+        let mut command = process::Command::new("/bin/sh");
+        command.args(["-c", script]).env("LISTEN_PID", "1").stdin(process::Stdio::null());
+        command.stdout(process::Stdio::piped()).stderr(process::Stdio::null());
+        let output = spawn_with_sockets(&mut command, &sockets).unwrap().wait_with_output();
+        let text = String::from_utf8(output.unwrap().stdout).unwrap();
+        let expected: Vec<String> = sockets
+            .iter()
+            .map(|fd| fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap())
+            .map(|link| link.display().to_string())
+            .collect();
+        assert_eq!(text.lines().collect::<Vec<_>>(), expected);
+        let missing = spawn_with_sockets(&mut process::Command::new("/nowhere/x"), &sockets);
+        assert_eq!(missing.unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

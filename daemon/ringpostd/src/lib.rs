@@ -23,4 +23,8 @@ pub mod queue;
 pub mod outbound;
 pub mod tally;
 pub mod relay;
+pub mod admin;
 pub mod shard;
+pub mod house;
+pub mod boot;
+pub mod supervise;

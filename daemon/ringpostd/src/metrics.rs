@@ -213,6 +213,12 @@ impl CoreView {
         }
     }
 
+    /// A gauge as it was last published.
+    #[must_use]
+    pub fn gauge(&self, gauge: Gauge) -> u64 {
+        self.cell(Family::gauge(gauge))
+    }
+
     fn cell(&self, cell: usize) -> u64 {
         self.published.0[cell].load(Ordering::Relaxed)
     }

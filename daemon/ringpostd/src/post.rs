@@ -51,6 +51,8 @@ pub enum ToCore {
 /// To the house thread.
 #[derive(Debug)]
 pub enum ToHouse {
+    /// A core is made; whether its loop turns can be seen here.
+    Beats(usize, engine::Heartbeat),
     /// A core turns its loop and listens on these addresses.
     Ready(usize, Vec<SocketAddr>),
     /// A core could not start.

@@ -1,0 +1,424 @@
+//! From a checked config to running threads.
+//!
+//! *Guarantees*: nothing listens before everything else is ready; the run number is durable before
+//! an id of it is given.
+//! *Failure*: [`BootError`]: one line with what to do, and an exit code ([`exit`]). What is odd but
+//! works is a note in the log; what the operator must know is an alarm there, on standard error
+//! and in the status.
+//! *Not here*: what runs then (`shard`, `house`).
+
+mod error;
+
+mod waiting;
+
+mod sockets;
+
+mod tables;
+
+mod store;
+
+mod core_thread;
+
+pub use error::{BootError, exit};
+pub use sockets::{Socket, addresses, of_cores};
+
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::thread::JoinHandle;
+
+use engine::{Probe, host};
+use spool::file::FileDevice;
+use spool::recovery::Report;
+use spool::set::Set;
+
+use crate::config::{self, Config, Cores};
+use crate::events::{Alarm, Note};
+use crate::house::certificates::{self, Certificates};
+use crate::house::{self, Clock, CoreEnd, End, Facts, Journal, Plan};
+use crate::maillog::files::LogFiles;
+use crate::maillog::outlet::{self, ChunkSource, QueueSink};
+use crate::maillog::rotation::Rules;
+use crate::metrics::{self, CoreMetrics, CoreView};
+use crate::post::{MAIL_MAX, Orders, ToCore};
+use crate::tally;
+use crate::tls::{ClientTls, OnExpired, Tickets};
+
+use core_thread::{Common, Own};
+use store::Store;
+use tables::Tables;
+
+/// Damage that is told one by one.
+const DAMAGE_TOLD_MAX: usize = 20;
+
+/// A daemon that was started.
+#[derive(Debug)]
+struct Started {
+    plan: Plan,
+    threads: Vec<JoinHandle<()>>,
+    set: Arc<Set<FileDevice>>,
+}
+
+/// Starts the daemon and runs it until it ends.
+///
+/// # Errors
+/// Why it did not start, or what failed while it ran.
+pub fn run(config_file: &Path, inherited: Vec<OwnedFd>, supervised: bool) -> Result<(), BootError> {
+    house::block_signals().map_err(|error| BootError::os(format!("signals: {error}"), ""))?;
+    let Started { plan, threads, set } = start(config_file, inherited, supervised)?;
+    let end = house::run(plan).map_err(|error| BootError::os(error, ""))?;
+    match end {
+        End::Drained => {
+            for thread in threads {
+                // It has said that it stopped; a panic would have ended the process.
+                let _ = thread.join();
+            }
+            release(set);
+            Ok(())
+        }
+        End::NotStarted(why) => Err(BootError::unavailable(why, "")),
+        End::Failed(why) => {
+            let advice = "start it again: the log is recovered";
+            Err(BootError { code: exit::SOFTWARE, what: why, advice: advice.to_owned() })
+        }
+    }
+}
+
+fn release(set: Arc<Set<FileDevice>>) {
+    let released = Arc::into_inner(set).map(|mut set| store::release(&mut set));
+    if let Some(Err(error)) = released {
+        eprintln!("ringpostd: the spool is closed, but not marked so: {error}");
+    }
+}
+
+/// As many threads as the config says.
+///
+/// # Errors
+/// The kernel does not say which processors there are.
+pub fn cpus(config: &Config) -> Result<Vec<usize>, BootError> {
+    let cpus = host::cpus().map_err(|error| BootError::os(format!("processors: {error}"), ""))?;
+    let count = match config.node.cores {
+        Cores::Auto => cpus.len(),
+        Cores::Count(count) => usize::from(count),
+    };
+    let count = count.clamp(1, usize::try_from(crate::limits::CORES_MAX).unwrap_or(usize::MAX));
+    Ok(cpus.iter().copied().cycle().take(count).collect())
+}
+
+/// The ends of what lies between the cores, the house and the log files.
+struct Ends {
+    mails: Vec<engine::MailboxReceiver<ToCore>>,
+    metrics: Vec<CoreMetrics>,
+    lines: Vec<QueueSink>,
+    house: Vec<CoreEnd>,
+    sources: Vec<ChunkSource>,
+}
+
+fn ends(cores: usize) -> Result<Ends, BootError> {
+    let mut ends = Ends {
+        mails: Vec::new(),
+        metrics: Vec::new(),
+        lines: Vec::new(),
+        house: Vec::new(),
+        sources: Vec::new(),
+    };
+    for _ in 0..cores {
+        let (mailbox, mail) = engine::mailbox(MAIL_MAX)
+            .map_err(|error| BootError::os(format!("mailbox: {error}"), "raise RLIMIT_NOFILE"))?;
+        let (metrics, view) = metrics::for_core();
+        let (lines, source) = outlet::queue();
+        ends.mails.push(mail);
+        ends.metrics.push(metrics);
+        ends.lines.push(lines);
+        ends.house.push(CoreEnd { mailbox, view });
+        ends.sources.push(source);
+    }
+    Ok(ends)
+}
+
+fn start(
+    config_file: &Path,
+    inherited: Vec<OwnedFd>,
+    supervised: bool,
+) -> Result<Started, BootError> {
+    let started_wall_us = engine::wall_us();
+    let loaded = Config::load(config_file)
+        .map_err(|problems| BootError::config(problems, "nothing was started"))?;
+    let config = loaded.config;
+    let files = host::raise_file_limit();
+    let probe = Probe::detect().map_err(|error| BootError::unavailable(error, ""))?;
+    let cpus = cpus(&config)?;
+    let Ends { mails, metrics, lines, house: ends, sources } = ends(cpus.len())?;
+    let (mut journal, view) = journal(&config, sources)?;
+    journal.note(Note::Started, &probe.to_string());
+    if let Err(error) = &files {
+        journal.note(Note::Started, &format!("the file limit cannot be raised: {error}"));
+    }
+    loaded.warnings.iter().for_each(|w| journal.note(Note::Started, &w.to_string()));
+
+    let tables = open_tables(&config, started_wall_us, &mut journal)?;
+    let tickets = Tickets::new().map_err(|error| BootError::os(error, ""))?;
+    let certificates = load_certificates(&config, &tickets, started_wall_us, &mut journal)?;
+    let Store { set, run, logs, report, notes } =
+        store::open(&config, cpus.len(), engine::wall_us())?;
+    notes.iter().for_each(|note| journal.note(Note::Recovered, note));
+    tell_recovery(&report, run, &mut journal);
+    note_panics(tables.hints, run);
+    let clock = judge_clock(&config, report.newest_wall_us, &mut journal);
+    let sockets = of_cores(&config, cpus.len(), inherited)?;
+
+    let set = Arc::new(set);
+    let store = certificates.store.clone();
+    let orders = Arc::new(Orders { generation: 1, config, tls: store });
+    let (house, mail) = engine::mailbox(MAIL_MAX)
+        .map_err(|error| BootError::os(format!("mailbox: {error}"), "raise RLIMIT_NOFILE"))?;
+    let sessions_max = usize::try_from(orders.config.node.sessions_max).unwrap_or(usize::MAX);
+    let common = Common {
+        probe: probe.clone(),
+        orders: Arc::clone(&orders),
+        hints: tables.hints,
+        sessions: Arc::new(::hints::Sessions::new(sessions_max, tables::seed()?)),
+        loads: cpus.iter().map(|_| AtomicU32::new(0)).collect(),
+        cores: ends.iter().map(|end| end.mailbox.clone()).collect(),
+        house,
+        set: Arc::clone(&set),
+        run,
+        newest_wall_us: (report.newest_wall_us > 0).then_some(report.newest_wall_us),
+        tls: ClientTls::new(None).map_err(|error| BootError::config(error, ""))?,
+        own_addresses: own_addresses().into(),
+        locked_bytes_max: host::locked_memory_share(cpus.len() as u64),
+    };
+    let owns = cpus.iter().zip(mails).zip(logs).zip(sockets).zip(metrics).zip(lines).enumerate();
+    let mut threads = Vec::with_capacity(cpus.len());
+    for (core, (((((cpu, mail), log), sockets), metrics), lines)) in owns {
+        let seed = tables::seed()?.0[0];
+        let own = Own { core, cpu: *cpu, mail, log, sockets, metrics, lines, seed };
+        threads.push(spawn(common.clone(), own)?);
+    }
+    let facts = Facts {
+        config_file: config_file.to_owned(),
+        run,
+        started_wall_us,
+        engine: vec![probe.to_string()],
+        kernel: probe.release,
+        ledger: ledger(&report),
+        spool_octets: spool_octets(&set),
+        alarms: lasting_alarms(&report),
+        supervised,
+    };
+    let journal = Rc::new(RefCell::new(journal));
+    let hints = tables.hints;
+    let loads = common.loads;
+    let plan = Plan {
+        facts,
+        orders,
+        tickets,
+        certificates,
+        mail,
+        cores: ends,
+        hints,
+        journal,
+        view,
+        clock,
+        loads,
+    };
+    Ok(Started { plan, threads, set })
+}
+
+fn spawn(common: Common, own: Own) -> Result<JoinHandle<()>, BootError> {
+    std::thread::Builder::new()
+        .name(format!("core {}", own.core))
+        .spawn(move || core_thread::run(&common, own))
+        .map_err(|error| BootError::os(format!("thread: {error}"), "raise RLIMIT_NPROC"))
+}
+
+fn journal(config: &Config, sources: Vec<ChunkSource>) -> Result<(Journal, CoreView), BootError> {
+    let dir = &config.log.dir;
+    let fail = |error| {
+        let what = format!("log directory {}: {error}", dir.display());
+        BootError::unavailable(what, "[log] dir must be writable by this user")
+    };
+    let files = LogFiles::open(dir, Rules::of(&config.log), engine::wall_us()).map_err(fail)?;
+    Journal::start(&config.log, files, sources).map_err(fail)
+}
+
+fn open_tables(config: &Config, wall_us: u64, journal: &mut Journal) -> Result<Tables, BootError> {
+    let setup = ::hints::Setup { seed: tables::seed()?, node: config.node.id, wall_us };
+    let tables = tables::open(&config.hints, setup)?;
+    let note = if tables.is_fresh() { Note::HintsFresh } else { Note::Started };
+    journal.note(note, &tables.report.to_string());
+    tables.notes.iter().for_each(|line| journal.note(Note::Started, line));
+    Ok(tables)
+}
+
+fn load_certificates(
+    config: &Config,
+    tickets: &Tickets,
+    wall_us: u64,
+    journal: &mut Journal,
+) -> Result<Certificates, BootError> {
+    let made = certificates::make_missing(config);
+    let made = made.map_err(|error| BootError::config(error, "[[tls.certificate]] names it"))?;
+    made.iter().for_each(|line| journal.note(Note::Certificates, line));
+    // A certificate that has ended is served at start, with an alarm: mail goes on.
+    let loaded = certificates::load(config, tickets, OnExpired::Serve, wall_us);
+    let loaded = loaded.map_err(|problems| {
+        BootError::config(problems.join("\n"), "[[tls.certificate]] names these files")
+    })?;
+    loaded.warnings.iter().for_each(|line| journal.note(Note::Certificates, line));
+    Ok(loaded)
+}
+
+fn tell_recovery(report: &Report, run: u32, journal: &mut Journal) {
+    let ended = if report.was_running { "was cut off" } else { "had ended" };
+    let text = format!(
+        "run {run}: the one before {ended}; {} messages in {} segments ({} sealed), {} KiB read, \
+         {} batches never acknowledged struck out, {} healed",
+        report.messages,
+        report.segments_used,
+        report.segments_sealed,
+        report.bytes_read / 1024,
+        report.struck,
+        report.healed
+    );
+    journal.note(Note::Recovered, &text);
+    for damage in report.damage.iter().take(DAMAGE_TOLD_MAX) {
+        let text = format!(
+            "{} at byte {}: {:?} cannot be read although it was durable; kept for inspection",
+            damage.device, damage.offset, damage.what
+        );
+        journal.alarm(Alarm::Corruption, &text);
+    }
+    lasting_alarms(report).iter().for_each(|line| journal.alarm(which(line, report), line));
+}
+
+fn which(line: &str, report: &Report) -> Alarm {
+    match line {
+        line if line.starts_with("the ledger") => Alarm::Ledger,
+        _ if report.members_out.is_empty() => Alarm::Corruption,
+        _ => Alarm::Device,
+    }
+}
+
+fn spool_octets(set: &Set<FileDevice>) -> u64 {
+    let block = &set.superblock;
+    let columns = u64::from(block.members / block.copies.max(1));
+    columns * u64::from(block.segments) * u64::from(block.segment_bytes)
+}
+
+/// What stays true for this run.
+fn lasting_alarms(report: &Report) -> Vec<String> {
+    let mut lines = Vec::new();
+    if !report.damage.is_empty() {
+        lines.push(format!("{} places of the spool cannot be read", report.damage.len()));
+    }
+    for member in &report.members_out {
+        lines.push(format!("device {member} of the spool is out: mail has one copy only"));
+    }
+    if !report.ledger_agrees() {
+        lines.push(format!(
+            "the ledger does not agree with the log: {:?}, counted {:?}",
+            report.ledger, report.counted
+        ));
+    }
+    lines
+}
+
+fn ledger(report: &Report) -> control::Ledger {
+    let found = &report.ledger;
+    control::Ledger {
+        accepted: found.accepted,
+        generated: found.generated,
+        delivered: found.delivered,
+        handed_over: found.handed_over,
+        bounced: found.bounced,
+        double_bounces: found.double_bounces,
+        removed: found.removed,
+        held: found.held,
+        queued: found.queued,
+    }
+}
+
+fn judge_clock(config: &Config, newest_us: u64, journal: &mut Journal) -> Clock {
+    let operator = config.clock.confirmed;
+    let (now_us, wall_us) = (engine::now_us(), engine::wall_us());
+    let vouched = operator || host::is_clock_synchronised();
+    let (_, doubt) = Clock::new(newest_us, vouched, now_us, wall_us);
+    let Some(off_us) = doubt else {
+        return Clock::new(if vouched { 0 } else { newest_us }, operator, now_us, wall_us).0;
+    };
+    let off_s = off_us / 1_000_000;
+    let side = if off_s < 0 { "behind" } else { "ahead of" };
+    let text = format!(
+        "the wall clock stands {} s {side} the newest record: nothing expires until it is \
+         confirmed, by NTP or [clock] confirmed = true",
+        off_s.abs()
+    );
+    journal.alarm(Alarm::Clock, &text);
+    Clock::new(newest_us, operator, now_us, wall_us).0
+}
+
+/// A panic ends the process, and leaves a note of whom it was working for.
+fn note_panics(hints: &'static ::hints::Hints<'static>, run: u32) {
+    std::panic::set_hook(Box::new(move |info| {
+        tally::note(hints, run, engine::wall_us());
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or("?");
+        eprintln!("ringpostd: {name}: {info}");
+        eprintln!("{}", std::backtrace::Backtrace::force_capture());
+        std::process::abort();
+    }));
+}
+
+/// The addresses of this machine's interfaces.
+fn own_addresses() -> Vec<IpAddr> {
+    let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    let addresses = interfaces.filter_map(|interface| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+    });
+    let mut addresses: Vec<IpAddr> = addresses.collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
+}
+
+/// Checks a config with the certificates it names, and starts nothing. Lines of what is odd.
+///
+/// # Errors
+/// All that is wrong, one line each.
+pub fn check(config_file: &Path) -> Result<Vec<String>, Vec<String>> {
+    let lines = |text: String| text.lines().map(str::to_owned).collect::<Vec<_>>();
+    let loaded = Config::load(config_file).map_err(|problems| lines(problems.to_string()))?;
+    let mut said = lines(loaded.warnings.to_string());
+    let mut config = loaded.config;
+    let (there, missing): (Vec<_>, Vec<_>) = config
+        .tls
+        .certificates
+        .iter()
+        .cloned()
+        .partition(|c| !c.self_signed || c.certificate.exists());
+    said.extend(missing.iter().map(|certificate| {
+        format!(
+            "{}: will be made, self-signed, at the first start",
+            certificate.certificate.display()
+        )
+    }));
+    let none_left = there.is_empty();
+    config.tls = Arc::new(config::TlsConfig {
+        certificates: there,
+        ..config::TlsConfig::clone(&config.tls)
+    });
+    if !none_left {
+        let tickets = Tickets::new().map_err(|error| vec![error.to_string()])?;
+        let wall_us = engine::wall_us();
+        let loaded = certificates::load(&config, &tickets, OnExpired::Refuse, wall_us)?;
+        said.extend(loaded.warnings);
+    }
+    Ok(said)
+}

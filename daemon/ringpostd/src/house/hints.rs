@@ -1,0 +1,268 @@
+//! Hints for the admin tool: read from the shared tables, changed by the cores that write them.
+
+use std::sync::Arc;
+
+use control::{
+    Failure, FailureCode, Hint, HintField, HintKey, HintsFilter, HintsPage, List, Reply, Text,
+};
+use engine::MailboxSender;
+use hints::{Hints, Kind, Record, ShardSet, Value, What};
+
+use crate::post::ToCore;
+
+const SECOND_US: u64 = 1_000_000;
+/// Cursors of rates lie above those of records.
+const RATES: u64 = 1 << 40;
+
+/// The tables and who writes them.
+#[derive(Debug, Clone)]
+pub struct Tables {
+    /// For reading.
+    pub hints: &'static Hints<'static>,
+    /// For writing.
+    pub cores: Arc<[MailboxSender<ToCore>]>,
+}
+
+fn fail(code: FailureCode, message: &str, advice: &str) -> Reply {
+    Reply::Failure(Failure::new(code, message, advice))
+}
+
+fn kind_of(name: &str) -> Result<Kind, Reply> {
+    Kind::from_name(name).ok_or_else(|| {
+        let names: Vec<&str> = Kind::all().map(Kind::name).collect();
+        let advice = format!("one of {}", names.join(" "));
+        fail(FailureCode::NotFound, "no such kind of hint", &advice)
+    })
+}
+
+fn no_hint() -> Reply {
+    fail(FailureCode::NotFound, "no such hint", "`ringpost hints list` shows those that count now")
+}
+
+impl Tables {
+    /// A page of records, then of rates.
+    #[must_use]
+    pub fn list(&self, filter: &HintsFilter, wall_us: u64) -> Reply {
+        let kind = match filter.kind.as_deref().map(kind_of).transpose() {
+            Ok(kind) => kind,
+            Err(reply) => return reply,
+        };
+        let most = control::limits::HINTS_PAGE_MAX;
+        let most = match usize::from(filter.count_max) {
+            0 => most,
+            count => count.min(most),
+        };
+        let part = filter.key.as_deref().map(str::to_ascii_lowercase);
+        let fits = |hint: &Hint| {
+            kind.is_none_or(|kind| *hint.kind == *kind.name())
+                && part.as_ref().is_none_or(|part| hint.key.to_ascii_lowercase().contains(part))
+        };
+        let at = |cursor: u64| usize::try_from(cursor).unwrap_or(usize::MAX);
+        let (records_from, rates_from) = match filter.cursor.checked_sub(RATES) {
+            None => (at(filter.cursor), 0),
+            Some(cursor) => (usize::MAX, at(cursor)),
+        };
+        let records = self.hints.records(records_from, wall_us);
+        let records = records.map(|(next, record)| (next as u64, of_record(&record, wall_us)));
+        let rates = self.hints.rates(rates_from, wall_us);
+        let rates = rates.map(|(next, rate)| (RATES + next as u64, of_rate(&rate)));
+        let mut hints = Vec::new();
+        let mut next = None;
+        for (cursor, hint) in records.chain(rates).filter(|(_, hint)| fits(hint)) {
+            hints.push(hint);
+            if hints.len() == most {
+                next = Some(cursor);
+                break;
+            }
+        }
+        Reply::Hints(HintsPage { hints: List::cut(hints), next })
+    }
+
+    /// One record.
+    #[must_use]
+    pub fn get(&self, of: &HintKey, wall_us: u64) -> Reply {
+        let kind = match kind_of(&of.kind) {
+            Ok(kind) => kind,
+            Err(reply) => return reply,
+        };
+        match self.hints.get(kind, &octets(&of.key), wall_us) {
+            Some(record) => Reply::Hint(of_record(&record, wall_us)),
+            None => no_hint(),
+        }
+    }
+
+    /// Forgets a record or rate.
+    #[must_use]
+    pub fn delete(&self, of: &HintKey, wall_us: u64) -> Reply {
+        let kind = match kind_of(&of.kind) {
+            Ok(kind) => kind,
+            Err(reply) => return reply,
+        };
+        let key = octets(&of.key);
+        let there = match kind {
+            Kind::Note => self.hints.forget_note(&key),
+            kind if kind.is_rate() => self.hints.forget_rate(kind, &key),
+            kind => {
+                let there = self.hints.get(kind, &key, wall_us).is_some();
+                if there && !self.change(kind, &key, What::Remove, wall_us) {
+                    return fail(FailureCode::Busy, "its core is busy", "ask again");
+                }
+                there
+            }
+        };
+        if !there {
+            return no_hint();
+        }
+        Reply::Done { message: Text::cut(&format!("{} {} is forgotten", &*of.kind, &*of.key)) }
+    }
+
+    /// Sets fields of a record; it is made if there is none.
+    #[must_use]
+    pub fn set(&self, of: &HintKey, fields: &[HintField], life_s: u64, wall_us: u64) -> Reply {
+        let kind = match kind_of(&of.kind) {
+            Ok(kind) => kind,
+            Err(reply) => return reply,
+        };
+        let key = octets(&of.key);
+        let old = self.hints.get(kind, &key, wall_us);
+        let value = old.map(|record| record.value).or_else(|| Value::blank(kind));
+        let Some(mut value) = value.filter(|_| kind != Kind::Note) else {
+            let message = "hints of this kind are not set, only deleted";
+            return fail(FailureCode::Refused, message, "");
+        };
+        for field in fields {
+            if let Err(bad) = value.set(&field.name, field.number) {
+                let names: Vec<&str> = value.fields().into_iter().map(|(name, _)| name).collect();
+                let advice = format!("the fields are {}", names.join(" "));
+                let message = format!("{}: {bad}", &*field.name);
+                return fail(FailureCode::Refused, &message, &advice);
+            }
+        }
+        let life_us = life_s.saturating_mul(SECOND_US).min(hints::limits::LIFE_US_MAX);
+        if !self.change(kind, &key, What::Put(value, life_us), wall_us) {
+            return fail(FailureCode::Busy, "its core is busy", "ask again");
+        }
+        let (name, key) = (Text::cut(kind.name()), of.key.clone());
+        Reply::Hint(Hint {
+            kind: name,
+            key,
+            expires_s: life_us / SECOND_US,
+            fields: fields_of(&value),
+            text: text_of(&value),
+            ..Hint::default()
+        })
+    }
+
+    fn change(&self, kind: Kind, key: &[u8], what: What, wall_us: u64) -> bool {
+        let Some(change) = self.hints.change(kind, key, what, wall_us) else { return false };
+        let owner = ShardSet::owner(change.shard(), self.cores.len());
+        self.cores[owner].post(ToCore::Hint(change)).is_ok()
+    }
+}
+
+/// Keys of clients' notes begin with a word.
+fn octets(key: &str) -> Vec<u8> {
+    match key.strip_prefix("client ") {
+        Some(client) => [b"client ".as_slice(), &hints::Key::octets_of_text(client)].concat(),
+        None => hints::Key::octets_of_text(key),
+    }
+}
+
+fn key_text(key: &hints::Key) -> String {
+    match key.octets().strip_prefix(b"client ") {
+        Some(client) => format!("client {}", hints::KeyText(client, key.is_cut())),
+        None => key.text().to_string(),
+    }
+}
+
+fn fields_of(value: &Value) -> List<HintField, { control::limits::HINT_FIELDS_MAX }> {
+    let fields = value.fields().into_iter();
+    List::cut(fields.map(|(name, number)| HintField { name: Text::cut(name), number }))
+}
+
+fn text_of(value: &Value) -> Text<{ control::limits::LINE_OCTETS_MAX }> {
+    match value {
+        Value::Retry(retry) => Text::cut_octets(retry.reply.text()),
+        _ => Text::default(),
+    }
+}
+
+fn of_record(record: &Record, wall_us: u64) -> Hint {
+    Hint {
+        kind: Text::cut(record.kind.name()),
+        key: Text::cut(&key_text(&record.key)),
+        origin: record.origin,
+        age_s: wall_us.saturating_sub(record.written_us) / SECOND_US,
+        expires_s: record.expires_us.saturating_sub(wall_us) / SECOND_US,
+        fields: fields_of(&record.value),
+        text: text_of(&record.value),
+    }
+}
+
+fn of_rate(rate: &hints::RateEntry) -> Hint {
+    let (kind, key) = match &rate.name {
+        Some((kind, key)) => (kind.name(), hints::KeyText(key, false).to_string()),
+        None => ("rate", format!("#{:x}", rate.tag)),
+    };
+    let field = HintField { name: Text::cut("ahead_us"), number: rate.ahead_us };
+    Hint {
+        kind: Text::cut(kind),
+        key: Text::cut(&key),
+        expires_s: rate.ahead_us / SECOND_US,
+        fields: List::cut([field]),
+        ..Hint::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hints::{Seed, Setup};
+    use std::sync::atomic::AtomicU64;
+
+    const NOW: u64 = 1_785_414_896_000_000;
+
+    fn tables() -> (Tables, engine::MailboxReceiver<ToCore>) {
+        let words: Vec<AtomicU64> = (0..1 << 17).map(|_| AtomicU64::new(0)).collect();
+        let setup = Setup { seed: Seed([1, 2]), node: 1, wall_us: NOW };
+        let hints = Hints::format(Vec::leak(words), setup).unwrap();
+        let (sender, receiver) = engine::mailbox(8).unwrap();
+        (Tables { hints: Box::leak(Box::new(hints)), cores: vec![sender].into() }, receiver)
+    }
+
+    fn key(kind: &str, key: &str) -> HintKey {
+        HintKey { kind: Text::cut(kind), key: Text::cut(key) }
+    }
+
+    #[test]
+    fn what_is_set_by_a_core_is_listed_and_deleted() {
+        let (tables, mailbox) = tables();
+        let of = key("retry", "example.org");
+        assert!(matches!(tables.get(&of, NOW), Reply::Failure(_)));
+        let fields = [HintField { name: Text::cut("tries"), number: 7 }];
+        assert!(matches!(tables.set(&of, &fields, 60, NOW), Reply::Hint(_)));
+        let writer = tables.hints.claim(ShardSet::ALL).unwrap();
+        let Some(ToCore::Hint(change)) = mailbox.take() else { panic!("a change is posted") };
+        writer.apply(&change);
+        let Reply::Hint(hint) = tables.get(&of, NOW) else { panic!("it is there") };
+        assert_eq!(hint.expires_s, 60);
+        assert!(hint.fields.iter().any(|f| *f.name == *"tries" && f.number == 7));
+        let filter = HintsFilter { key: Some(Text::cut("EXAMPLE")), ..HintsFilter::default() };
+        let Reply::Hints(page) = tables.list(&filter, NOW) else { panic!("a page") };
+        assert_eq!((page.hints.len(), page.next), (1, None));
+        assert!(matches!(tables.delete(&of, NOW), Reply::Done { .. }));
+        assert!(matches!(mailbox.take(), Some(ToCore::Hint(_))));
+    }
+
+    #[test]
+    fn a_clients_note_is_deleted_by_its_address() {
+        let (tables, _mailbox) = tables();
+        let client = hints::client_key("192.0.2.7".parse().unwrap());
+        tables.hints.put_note(&[b"client ", client.as_ref()].concat(), 1, NOW);
+        let filter = HintsFilter::default();
+        let Reply::Hints(page) = tables.list(&filter, NOW) else { panic!("a page") };
+        assert_eq!(&*page.hints[0].key, "client 192.0.2.7");
+        assert!(matches!(tables.delete(&key("note", "client 192.0.2.7"), NOW), Reply::Done { .. }));
+        assert!(matches!(tables.delete(&key("nothing", "x"), NOW), Reply::Failure(_)));
+    }
+}

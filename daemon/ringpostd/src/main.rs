@@ -1,0 +1,147 @@
+//! `ringpostd`: its command line.
+//!
+//! *Failure*: one line on standard error with what to do; exit codes as in `sysexits.h`: 64 command
+//! line, 69 something needed is not there, 70 a core failed, 71 the system said no, 78 config.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use ringpostd::boot::{self, BootError, exit};
+use ringpostd::{config, supervise};
+
+const HELP: &str = "\
+ringpostd: a mail exchanger.
+
+    ringpostd --config FILE               run
+    ringpostd --config FILE --supervise   run, and run again whatever happens
+    ringpostd --check FILE                say all that is wrong with a config, start nothing
+    ringpostd --print-config-docs         every key of a config, as Markdown
+    ringpostd --version
+    ringpostd --help
+
+Signals: SIGTERM, SIGINT end it when open sessions are done; SIGHUP reads the config again, as a
+whole or not at all. To a supervisor, SIGUSR2 replaces the daemon without refusing a connection.
+
+Exit codes: 0 ended as asked, 64 command line, 69 something needed is not there (address, kernel,
+spool in use), 70 a core failed (start it again), 71 the system said no, 78 config.
+";
+
+/// What the command line asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Command {
+    Run { config: PathBuf, supervise: bool },
+    Check(PathBuf),
+    Docs,
+    Version,
+    Help,
+}
+
+fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command, String> {
+    let mut arguments = arguments;
+    let (mut config, mut supervise, mut other) = (None, false, None);
+    while let Some(argument) = arguments.next() {
+        let text = argument.to_string_lossy();
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name.to_owned(), Some(OsString::from(value))),
+            None => (text.into_owned(), None),
+        };
+        let mut file = || {
+            let value = value.clone().or_else(|| arguments.next());
+            value.map(PathBuf::from).ok_or_else(|| format!("{name} needs a file"))
+        };
+        match name.as_str() {
+            "--config" | "-c" => config = Some(file()?),
+            "--check" => other = Some(Command::Check(file()?)),
+            "--supervise" => supervise = true,
+            "--print-config-docs" => other = Some(Command::Docs),
+            "--version" | "-V" => other = Some(Command::Version),
+            "--help" | "-h" => other = Some(Command::Help),
+            _ => return Err(format!("{name} is not known")),
+        }
+    }
+    match (other, config) {
+        (Some(other), _) => Ok(other),
+        (None, Some(config)) => Ok(Command::Run { config, supervise }),
+        (None, None) => Err("--config FILE is missing".to_owned()),
+    }
+}
+
+fn main() -> ExitCode {
+    match parse(std::env::args_os().skip(1)) {
+        Ok(Command::Run { config, supervise }) => run(&config, supervise),
+        Ok(Command::Check(file)) => check(&file),
+        Ok(Command::Docs) => print(&config::config_page()),
+        Ok(Command::Version) => print(&format!("ringpostd {}\n", env!("CARGO_PKG_VERSION"))),
+        Ok(Command::Help) => print(HELP),
+        Err(what) => {
+            eprintln!("ringpostd: {what}; `ringpostd --help` shows what is");
+            ExitCode::from(exit::USAGE)
+        }
+    }
+}
+
+fn run(config: &Path, supervise: bool) -> ExitCode {
+    let result = if supervise {
+        supervise::run(config)
+    } else {
+        let supervised = std::env::var_os(supervise::PARENT).is_some();
+        // First of all: these descriptors' numbers are promised to be theirs.
+        let inherited = engine::host::inherited_sockets();
+        supervise::follow_parent();
+        boot::run(config, inherited, supervised)
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &BootError) -> ExitCode {
+    for line in error.to_string().lines() {
+        eprintln!("ringpostd: {line}");
+    }
+    ExitCode::from(error.code)
+}
+
+fn check(file: &Path) -> ExitCode {
+    let (lines, code) = match boot::check(file) {
+        Ok(notes) => (notes, exit::OK),
+        Err(problems) => (problems, exit::CONFIG),
+    };
+    for line in &lines {
+        eprintln!("{line}");
+    }
+    if code == exit::OK {
+        return print(&format!("{}: good\n", file.display()));
+    }
+    ExitCode::from(code)
+}
+
+fn print(text: &str) -> ExitCode {
+    use std::io::Write as _;
+    // A reader that has seen enough is no error.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Result<Command, String> {
+        parse(text.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn the_command_line_is_read() {
+        let run = |supervise| Ok(Command::Run { config: "a".into(), supervise });
+        assert_eq!(parsed("--config a"), run(false));
+        assert_eq!(parsed("--config=a --supervise"), run(true));
+        assert_eq!(parsed("--check b"), Ok(Command::Check("b".into())));
+        assert_eq!(parsed("--config a --help"), Ok(Command::Help));
+        assert!(parsed("").unwrap_err().contains("--config"));
+        assert!(parsed("--config").unwrap_err().contains("needs a file"));
+        assert!(parsed("--cofnig a").unwrap_err().contains("not known"));
+    }
+}
