@@ -15,6 +15,7 @@ use engine::{Conn, Core, Event, Handler, Listener};
 use spool::driver::Members;
 use spool::log;
 
+use crate::admin::Clerk;
 use crate::desk::{Desk, Letter, Pending, id_text};
 use crate::dns::Reverse;
 use crate::events::{self, Alarm, Client, Phase, Reason};
@@ -55,6 +56,7 @@ enum Slot {
 pub struct Shard {
     desk: Desk,
     relay: Relay,
+    clerk: Clerk,
     slots: Vec<Slot>,
     listeners: Vec<Listener>,
     loads: Loads,
@@ -81,6 +83,7 @@ impl Shard {
         Self {
             desk,
             relay,
+            clerk: Clerk::default(),
             slots,
             listeners,
             loads,
@@ -223,7 +226,7 @@ impl Shard {
                 self.found(core, &host);
             }
             ToCore::Asked(number, request) => {
-                let _ = (number, request); //                self.clerk.asked(&mut self.desk, number, &request);
+                self.clerk.asked(&mut self.desk, number, &request);
             }
             ToCore::Drain => self.drain(core),
             ToCore::ClockConfirmed(confirmed) => self.relay.clock_confirmed(confirmed),
@@ -305,7 +308,7 @@ impl Shard {
                 log::Event::Changed { .. } => {}
                 log::Event::Read { token, result } => {
                     if let Some(result) = self.relay.read(core, &mut self.desk, token, result) {
-                        let _ = result; //                        self.clerk.read(&mut self.desk, token, result);
+                        self.clerk.read(&mut self.desk, token, &result);
                     }
                 }
                 log::Event::Alarm(alarm) => {

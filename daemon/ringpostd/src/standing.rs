@@ -172,7 +172,9 @@ mod tests {
         let hints = Hints::format(Vec::leak(words), setup).unwrap();
         let sessions = Arc::new(Sessions::new(1000, Seed([1, 2])));
         let text = "[node]\nhostname=\"mx.example.org\"\n[spool]\nplaces=[\"./spool\"]\n\
-                    [[listener]]\naddress=\"127.0.0.1\"\ntls=\"none\"\n";
+                    [[listener]]\naddress=\"127.0.0.1\"\ntls=\"none\"\n\
+                    [policy]\nrelay_domains=[\"example.org\"]\nany_recipient=true\n\
+                    [[route]]\ndomains=[\"*\"]\nmx=true\n";
         let config = crate::config::Config::parse("t", text, &crate::config::Disk).unwrap().config;
         let mut limits = LimitsConfig::clone(&config.limits);
         change(&mut limits);
