@@ -108,35 +108,33 @@ impl Relay {
     fn feed(&mut self, core: &mut Core<ToCore>, desk: &mut Desk, conn: Conn) -> bool {
         loop {
             let Some(link) = self.links.get_mut(&conn) else { return false };
-            let before = link.machine().output().len();
+            if link.machine().closed() {
+                return false;
+            }
             let mut needs = None;
+            let mut fed = false;
             if let Some(job) = link.job.and_then(|index| self.jobs[index].as_mut())
                 && link.machine().want_content()
             {
                 match job.source.feed(link.machine(), desk.now_us) {
-                    Fed::Enough => {}
+                    Fed::Enough => fed = true,
                     Fed::Needs(chunk) => needs = link.job.map(|index| (index, chunk)),
                     Fed::All => job.dot_us = desk.now_us,
                 }
             }
-            let had = link.machine().output().len();
             link.pump(core, desk.now_us);
-            let left = link.machine().output().len();
-            if let Some((index, chunk)) = needs {
-                let asked = Reads::Chunk(index, chunk);
-                if !self.reads.values().any(|r| matches!(r, Reads::Chunk(i, _) if *i == index)) {
-                    self.ask_log(desk, index, asked, Part::Chunk(chunk));
-                }
-                return false;
-            }
-            let Some(link) = self.links.get_mut(&conn) else { return false };
             if link.machine().closed() {
                 return true;
             }
-            if had == before && left == had {
-                return false;
+            // Again only if the machine took content and takes more: its output went away.
+            let again = fed && link.machine().want_content();
+            if let Some((index, chunk)) = needs {
+                let asked = |reads: &Reads| matches!(reads, Reads::Chunk(i, _) if *i == index);
+                if !self.reads.values().any(asked) {
+                    self.ask_log(desk, index, Reads::Chunk(index, chunk), Part::Chunk(chunk));
+                }
             }
-            if left == had || !link.machine().want_content() {
+            if !again {
                 return false;
             }
         }
