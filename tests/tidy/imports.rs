@@ -7,12 +7,15 @@ use super::source::{self, Source};
 
 /// The crates of ours that a crate may name, and nothing else.
 const EDGES: &[(&str, &[&str])] = &[
+    ("ebpf/common", &[]),
     ("daemon/smtp", &[]),
     ("daemon/engine", &[]),
     ("daemon/hints", &[]),
     ("daemon/control", &[]),
+    ("daemon/gate", &["ebpf-common"]),
     ("daemon/spool", &["engine"]),
     ("daemon/ringpostd", &["smtp", "engine", "spool", "hints", "control"]),
+    ("image/init", &[]),
     ("tools/console", &["control", "spool"]),
     ("tools/xtask", &[]),
     ("benches", &["smtp", "engine"]),

@@ -1,0 +1,183 @@
+//! Block devices as sysfs tells them: which disk is ours, which are blank.
+//!
+//! *Guarantees*: the own disk is the one the firmware started from; without that word it is the
+//! only one with our partitions, and with two such disks none.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use crate::efi;
+
+const CLASS: &str = "/sys/class/block";
+
+/// Name of the partition every disk of ours begins with.
+pub(crate) const ESP: &str = "ringpost-esp";
+/// Name of the config seed's partition.
+pub(crate) const SEED: &str = "ringpost-config";
+/// Name of the state partition.
+pub(crate) const STATE: &str = "ringpost-state";
+/// Name of spool partitions.
+pub(crate) const SPOOL: &str = "ringpost-spool";
+
+/// A disk or a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Block {
+    /// Its name in the kernel, like `nvme0n1p2`.
+    pub(crate) name: String,
+    /// Its partition's name in the GPT.
+    pub(crate) label: Option<String>,
+    /// Its partition's GUID.
+    pub(crate) guid: Option<String>,
+    /// The disk it is a part of.
+    pub(crate) disk: Option<String>,
+}
+
+impl Block {
+    /// Its device node.
+    pub(crate) fn device(&self) -> PathBuf {
+        Path::new("/dev").join(&self.name)
+    }
+}
+
+/// Everything that is there now, by name.
+pub(crate) fn list() -> Vec<Block> {
+    let Ok(entries) = fs::read_dir(CLASS) else { return Vec::new() };
+    let mut all: Vec<Block> = entries
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            let place = fs::canonicalize(entry.path()).ok()?;
+            let said = fs::read_to_string(place.join("uevent")).ok()?;
+            let parent = place.parent()?.file_name()?.to_str()?.to_owned();
+            Some(block(name, &said, parent))
+        })
+        .collect();
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    all
+}
+
+fn block(name: String, uevent: &str, parent: String) -> Block {
+    let said: BTreeMap<&str, &str> = uevent.lines().filter_map(|l| l.split_once('=')).collect();
+    let text = |key: &str| said.get(key).map(|value| (*value).to_owned());
+    let is_part = said.get("DEVTYPE") == Some(&"partition");
+    Block { name, label: text("PARTNAME"), guid: text("PARTUUID"), disk: is_part.then_some(parent) }
+}
+
+/// The disk we were started from.
+///
+/// # Errors
+/// None, or more than one, and what to do.
+pub(crate) fn own() -> Result<String, String> {
+    find_own(&list(), efi::loader("LoaderDevicePartUUID").as_deref())
+}
+
+fn find_own(all: &[Block], started_from: Option<&str>) -> Result<String, String> {
+    if let Some(guid) = started_from {
+        let same = |b: &&Block| b.guid.as_deref().is_some_and(|g| g.eq_ignore_ascii_case(guid));
+        let mut found = all.iter().filter(same).filter_map(|b| b.disk.clone());
+        return match (found.next(), found.next()) {
+            (Some(disk), None) => Ok(disk),
+            (None, _) => Err(format!("the disk we were started from ({guid}) is not there")),
+            (Some(a), Some(b)) => Err(format!(
+                "{a} and {b} are copies of one image: start with one of them, once, alone"
+            )),
+        };
+    }
+    let ours = |b: &&Block| b.label.as_deref() == Some(SEED);
+    let mut found = all.iter().filter(ours).filter_map(|b| b.disk.clone());
+    match (found.next(), found.next()) {
+        (Some(disk), None) => Ok(disk),
+        (None, _) => Err(format!("no disk has a partition {SEED}")),
+        (Some(a), Some(b)) => Err(format!(
+            "{a} and {b} both have a partition {SEED}, and the firmware does not say which is ours"
+        )),
+    }
+}
+
+/// The partition of that name on that disk.
+pub(crate) fn part(disk: &str, label: &str) -> Option<Block> {
+    let fits = |b: &Block| b.disk.as_deref() == Some(disk) && b.label.as_deref() == Some(label);
+    list().into_iter().find(fits)
+}
+
+/// Disks other than the own one that are real: no partitions, RAM disks, optical drives.
+pub(crate) fn others(own: &str) -> Vec<Block> {
+    let real = |b: &Block| {
+        let known = ["nvme", "sd", "vd"].iter().any(|kind| b.name.starts_with(kind));
+        let stick = flag(&b.name, "removable");
+        b.disk.is_none() && b.name != own && known && !stick && !b.name.contains('c')
+    };
+    list().into_iter().filter(real).collect()
+}
+
+fn flag(disk: &str, name: &str) -> bool {
+    fs::read_to_string(format!("{CLASS}/{disk}/{name}")).is_ok_and(|text| text.trim() == "1")
+}
+
+/// A disk's serial number, as its maker wrote it.
+pub(crate) fn serial(disk: &str) -> Option<String> {
+    let places = ["serial", "device/serial", "device/wwid"];
+    let read = |place: &&str| fs::read_to_string(format!("{CLASS}/{disk}/{place}")).ok();
+    let text = places.iter().find_map(read)?;
+    Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+}
+
+/// Whether a disk holds nothing: no partitions, and zeros at its start and end.
+///
+/// # Errors
+/// It cannot be read: then it is not taken for blank.
+pub(crate) fn is_blank(disk: &Block) -> io::Result<bool> {
+    const LOOK: u64 = 1 << 20;
+    if list().iter().any(|b| b.disk.as_deref() == Some(&disk.name)) {
+        return Ok(false);
+    }
+    let mut file = File::open(disk.device())?;
+    let bytes = file.seek(SeekFrom::End(0))?;
+    for start in [0, bytes.saturating_sub(LOOK)] {
+        file.seek(SeekFrom::Start(start))?;
+        let mut buffer = Vec::new();
+        (&mut file).take(LOOK).read_to_end(&mut buffer)?;
+        if buffer.iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+    }
+    Ok(bytes > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seed(disk: &str, guid: &str) -> Block {
+        Block {
+            name: format!("{disk}p2"),
+            label: Some(SEED.to_owned()),
+            guid: Some(guid.to_owned()),
+            disk: Some(disk.to_owned()),
+        }
+    }
+
+    #[test]
+    fn uevents_are_read() {
+        let said = "MAJOR=259\nDEVTYPE=partition\nPARTN=2\nPARTUUID=ab-cd\nPARTNAME=x\n";
+        let found = block("nvme0n1p2".into(), said, "nvme0n1".into());
+        assert_eq!(found.label.as_deref(), Some("x"));
+        assert_eq!(found.guid.as_deref(), Some("ab-cd"));
+        assert_eq!(found.disk.as_deref(), Some("nvme0n1"));
+        assert_eq!(block("vda".into(), "DEVTYPE=disk\n", "block".into()).disk, None);
+    }
+
+    #[test]
+    fn two_disks_of_ours_are_not_guessed_between() {
+        let two = [seed("vda", "a"), seed("vdb", "b")];
+        assert_eq!(find_own(&two, Some("B")), Ok("vdb".to_owned()));
+        assert!(find_own(&two, None).unwrap_err().contains("vda and vdb"));
+        assert!(find_own(&two, Some("c")).unwrap_err().contains("is not there"));
+        assert_eq!(find_own(&two[..1], None), Ok("vda".to_owned()));
+        let copies = [seed("vda", "a"), seed("vdb", "a")];
+        assert!(find_own(&copies, Some("a")).unwrap_err().contains("copies"));
+        assert!(find_own(&[], None).is_err());
+    }
+}

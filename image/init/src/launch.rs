@@ -1,0 +1,90 @@
+//! The step between init and a service: the same program, started again, gives up what the service
+//! must not have and becomes it. So nothing runs between fork and exec but the standard library.
+//!
+//! *Failure*: one line, exit code 127: the service counts as one that did not start.
+
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::os::fd::AsFd as _;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use nix::sys::prctl::set_no_new_privs;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::SigSet;
+use nix::sys::termios::{self, BaudRate, ControlFlags, LocalFlags, SetArg};
+use nix::unistd::{Gid, Uid, setgid, setgroups, setsid, setuid};
+
+use crate::limits::{DAEMON_FILES, DAEMON_ID, DAEMON_LOCKED};
+
+/// First word of the command line when a service is to be started.
+pub(crate) const WORD: &str = "launch";
+
+type Outcome<T = ()> = Result<T, String>;
+
+/// Becomes the service: `launch daemon PROGRAM...` or `launch console PORT SPEED PROGRAM...`.
+pub(crate) fn run(mut words: impl Iterator<Item = OsString>) -> String {
+    let text = |word: Option<OsString>| word.and_then(|w| w.into_string().ok()).unwrap_or_default();
+    let prepared = match text(words.next()).as_str() {
+        "daemon" => daemon(),
+        "console" => {
+            let (port, speed) = (text(words.next()), text(words.next()));
+            console(&port, speed.parse().unwrap_or(115_200))
+        }
+        other => Err(format!("launch knows no {other:?}")),
+    };
+    if let Err(why) = prepared {
+        return why;
+    }
+    let Some(program) = words.next() else { return "launch needs a program".to_owned() };
+    let error = Command::new(&program).args(words).exec();
+    format!("{}: {error}", program.display())
+}
+
+/// No root, no way back, no core files, many descriptors, locked log buffers.
+fn daemon() -> Outcome {
+    let step = |what: &'static str| move |error: nix::Error| format!("{what}: {error}");
+    setrlimit(Resource::RLIMIT_NOFILE, DAEMON_FILES, DAEMON_FILES).map_err(step("files"))?;
+    setrlimit(Resource::RLIMIT_MEMLOCK, DAEMON_LOCKED, DAEMON_LOCKED).map_err(step("memory"))?;
+    setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(step("core"))?;
+    SigSet::empty().thread_set_mask().map_err(step("signals"))?;
+    setsid().map_err(step("session"))?;
+    let gid = Gid::from_raw(DAEMON_ID);
+    setgroups(&[gid]).map_err(step("groups"))?;
+    setgid(gid).map_err(step("group"))?;
+    setuid(Uid::from_raw(DAEMON_ID)).map_err(step("user"))?;
+    set_no_new_privs().map_err(step("privileges"))
+}
+
+/// A session of its own on the serial line, which is its controlling terminal.
+fn console(port: &str, speed: u32) -> Outcome {
+    let step = |what: &'static str| move |error: nix::Error| format!("{port}: {what}: {error}");
+    SigSet::empty().thread_set_mask().map_err(step("signals"))?;
+    setsid().map_err(step("session"))?;
+    let path = format!("/dev/{port}");
+    let line = OpenOptions::new().read(true).write(true).open(&path);
+    let line = line.map_err(|error| format!("{path}: {error}"))?;
+    set_line(&line, speed).map_err(step("speed"))?;
+    let _ = rustix::process::ioctl_tiocsctty(&line);
+    let fail = |error: rustix::io::Errno| format!("{path}: {error}");
+    rustix::stdio::dup2_stdin(line.as_fd()).map_err(fail)?;
+    rustix::stdio::dup2_stdout(line.as_fd()).map_err(fail)?;
+    rustix::stdio::dup2_stderr(line.as_fd()).map_err(fail)
+}
+
+/// Fixed speed, no flow control by lines: a cable that is unplugged must not stop a program.
+fn set_line(line: &std::fs::File, speed: u32) -> nix::Result<()> {
+    let mut settings = termios::tcgetattr(line)?;
+    settings.control_flags |= ControlFlags::CLOCAL | ControlFlags::CREAD;
+    settings.control_flags &= !ControlFlags::CRTSCTS;
+    settings.local_flags |= LocalFlags::ISIG | LocalFlags::ICANON | LocalFlags::ECHO;
+    let rate = match speed {
+        9_600 => BaudRate::B9600,
+        19_200 => BaudRate::B19200,
+        38_400 => BaudRate::B38400,
+        57_600 => BaudRate::B57600,
+        _ => BaudRate::B115200,
+    };
+    termios::cfsetspeed(&mut settings, rate)?;
+    termios::tcsetattr(line, SetArg::TCSANOW, &settings)
+}

@@ -1,0 +1,62 @@
+//! Every bound of init in one place.
+
+use std::time::Duration;
+
+/// How long init waits for its own disk to appear.
+pub(crate) const DISK_WAIT: Duration = Duration::from_secs(20);
+/// How often init looks around when nothing happens; the watchdog is fed as often.
+pub(crate) const TICK: Duration = Duration::from_secs(1);
+/// A version under trial that is not healthy by then is left for the one before it.
+pub(crate) const TRIAL: Duration = Duration::from_secs(180);
+/// How long the daemon may take to say that it is ready, before it counts as a failed start.
+pub(crate) const READY: Duration = Duration::from_secs(120);
+/// Failed starts in a row after which init stops trying.
+pub(crate) const FAILED_STARTS_MAX: u32 = 3;
+/// The first wait before a service is started again.
+pub(crate) const RESTART_FIRST: Duration = Duration::from_millis(200);
+/// The longest wait before a service is started again.
+pub(crate) const RESTART_MAX: Duration = Duration::from_secs(30);
+/// A service that ran for so long was fine: the next wait is the first again.
+pub(crate) const RESTART_FINE: Duration = Duration::from_secs(60);
+/// How long the daemon may drain before it is killed.
+pub(crate) const DRAIN: Duration = Duration::from_secs(90);
+/// How long any other program may take to end.
+pub(crate) const END: Duration = Duration::from_secs(5);
+/// How long a helper (mkfs, a config check) may take.
+pub(crate) const HELPER: Duration = Duration::from_secs(60);
+/// How long one step of the health check may take.
+pub(crate) const HEALTH_STEP: Duration = Duration::from_secs(5);
+
+/// Octets of one file of the config seed.
+pub(crate) const SEED_FILE_MAX: u64 = 1 << 20;
+/// Files of the config seed.
+pub(crate) const SEED_FILES_MAX: usize = 64;
+/// Generations of the config that are kept.
+pub(crate) const GENERATIONS_MAX: usize = 20;
+/// Interfaces, addresses and routes that the machine's settings may name together.
+pub(crate) const NETWORK_ENTRIES_MAX: usize = 256;
+/// Octets that are read from a firmware variable.
+pub(crate) const EFI_VARIABLE_MAX: usize = 4096;
+/// Octets of one message on the readiness socket.
+pub(crate) const NOTIFY_MAX: usize = 1024;
+
+/// Octets at the start of a new partition that are cleared, so that nothing old is found there.
+pub(crate) const CLEAR_BYTES: u64 = 16 << 20;
+/// The least state partition: mkfs.xfs refuses less than 300 MiB.
+pub(crate) const STATE_BYTES_MIN: u64 = 320 << 20;
+/// The state partition of a disk with room.
+pub(crate) const STATE_BYTES: u64 = 2 << 30;
+/// The least spool partition.
+pub(crate) const SPOOL_BYTES_MIN: u64 = 64 << 20;
+
+/// The daemon's user and group; the group may use io_uring.
+pub(crate) const DAEMON_ID: u32 = 100;
+/// Descriptors the daemon may open.
+pub(crate) const DAEMON_FILES: u64 = 1 << 20;
+/// Memory the daemon may lock: the registered log buffers.
+pub(crate) const DAEMON_LOCKED: u64 = 256 << 20;
+
+const _: () = assert!(RESTART_FIRST.as_millis() < RESTART_MAX.as_millis());
+const _: () = assert!(READY.as_secs() < TRIAL.as_secs(), "a trial outlives one slow start");
+const _: () = assert!(STATE_BYTES_MIN <= STATE_BYTES);
+const _: () = assert!(CLEAR_BYTES <= SPOOL_BYTES_MIN);

@@ -1,0 +1,303 @@
+//! The loop of PID 1: services, readiness, trial, signals, buttons, and the end.
+//!
+//! *Guarantees*: the daemon ends before the network goes and state is unmounted; the watchdog is
+//! fed on every turn and stays armed to the very end, so a shutdown that hangs is cut.
+//! *Failure*: three failed starts of the daemon: a version under trial is left, a blessed one goes
+//! to maintenance (network down, console only).
+
+use std::os::fd::AsFd as _;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::reboot::{RebootMode, reboot};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use crate::limits::{DRAIN, END, FAILED_STARTS_MAX, TICK, TRIAL};
+use crate::notify::{self, Notify};
+use crate::power::Buttons;
+use crate::prepare::{Place, STATE};
+use crate::say::{say, warn};
+use crate::service::{Service, State};
+use crate::settings::{Console, Settings};
+use crate::watchdog::Watchdog;
+use crate::{bless, clock, health, mounts, network};
+
+/// How the machine ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Start again.
+    Reboot,
+    /// Switch off.
+    PowerOff,
+}
+
+/// A version that must show that it works.
+#[derive(Debug)]
+pub(crate) struct Trial {
+    /// The disk of its ESP.
+    pub(crate) disk: String,
+    /// Its file and its blessed name.
+    pub(crate) files: (PathBuf, PathBuf),
+}
+
+/// What PID 1 keeps.
+#[derive(Debug)]
+pub(crate) struct Node {
+    watchdog: Watchdog,
+    signals: SignalFd,
+    notify: Option<Notify>,
+    buttons: Buttons,
+    daemon: Option<Service>,
+    console: Option<Service>,
+    settings: Settings,
+    trial: Option<Trial>,
+    since: Instant,
+    was_ready: bool,
+}
+
+impl Node {
+    /// Takes the signals.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn new(watchdog: Watchdog) -> Result<Self, String> {
+        let wanted = SigSet::from_iter([
+            Signal::SIGCHLD,
+            Signal::SIGTERM,
+            Signal::SIGINT,
+            Signal::SIGPWR,
+            Signal::SIGUSR2,
+        ]);
+        let fail = |error: Errno| format!("signals: {error}");
+        wanted.thread_block().map_err(fail)?;
+        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+        let signals = SignalFd::with_flags(&wanted, flags).map_err(fail)?;
+        // Ctrl-Alt-Del comes to us as SIGINT.
+        let _ = nix::sys::reboot::set_cad_enabled(false);
+        Ok(Self {
+            watchdog,
+            signals,
+            notify: None,
+            buttons: Buttons::open(),
+            daemon: None,
+            console: None,
+            settings: Settings::default(),
+            trial: None,
+            since: Instant::now(),
+            was_ready: false,
+        })
+    }
+
+    /// For steps before the loop that take long.
+    pub(crate) fn watchdog(&mut self) -> &mut Watchdog {
+        &mut self.watchdog
+    }
+
+    /// The version shows from now on that it works.
+    pub(crate) fn on_trial(&mut self, trial: Trial) {
+        say(&format_args!("this version is under trial: {}", trial.files.0.display()));
+        self.trial = Some(trial);
+    }
+
+    /// Serves mail.
+    pub(crate) fn serve(&mut self, place: Place) {
+        self.notify = Notify::open().map_err(|e| warn(&format_args!("{}: {e}", notify::PATH))).ok();
+        self.settings = place.settings;
+        let words = ["daemon", "/bin/ringpostd", "--config", "mx.toml", "--supervise"];
+        let daemon = Service::new("ringpostd", &words, place.config);
+        self.daemon = Some(daemon.with("NOTIFY_SOCKET", notify::PATH));
+        self.open_console();
+    }
+
+    /// No mail: the console, and what an operator can do there.
+    pub(crate) fn maintain(&mut self, why: &str) {
+        warn(&format_args!("MAINTENANCE: {why}"));
+        if let Some(daemon) = self.daemon.take() {
+            self.stop(daemon, DRAIN);
+        }
+        network::down(&self.settings);
+        self.open_console();
+    }
+
+    /// The console program of this image, if it has one, on its serial line.
+    fn open_console(&mut self) {
+        const PROGRAM: &str = "/bin/console";
+        if self.console.is_some() || !std::path::Path::new(PROGRAM).exists() {
+            return;
+        }
+        let Console { port, speed } = &self.settings.console;
+        let words = ["console", port, &speed.to_string(), PROGRAM];
+        let console = Service::new("console", &words, PathBuf::from("/"));
+        self.console = Some(console.with("TERM", "vt100").with("PATH", "/bin"));
+    }
+
+    /// Turns until somebody ends the machine.
+    pub(crate) fn run(&mut self) -> End {
+        loop {
+            self.watchdog.feed();
+            let now = Instant::now();
+            for service in [&mut self.daemon, &mut self.console].into_iter().flatten() {
+                service.turn(now);
+            }
+            self.wait(TICK);
+            if let Some(end) = self.asked_to_end() {
+                return end;
+            }
+            self.reap();
+            if let Some(end) = self.look_after_daemon() {
+                return end;
+            }
+        }
+    }
+
+    /// Until something happens, or a service is due.
+    fn wait(&self, most: Duration) {
+        let mut wait = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        if let Some(notify) = &self.notify {
+            wait.push(PollFd::new(notify.as_fd(), PollFlags::POLLIN));
+        }
+        wait.extend(self.buttons.descriptors().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        let services = [&self.daemon, &self.console];
+        let due = services.into_iter().flatten().filter_map(|s| match s.course.state() {
+            State::Waiting { until } => Some(until.saturating_duration_since(Instant::now())),
+            _ => None,
+        });
+        let time = due.min().map_or(most, |due| due.min(most)) + Duration::from_millis(1);
+        let time = PollTimeout::try_from(time).unwrap_or(PollTimeout::ZERO);
+        let _ = poll(&mut wait, time);
+    }
+
+    fn asked_to_end(&mut self) -> Option<End> {
+        let mut end = self.buttons.pressed().then_some(End::PowerOff);
+        while let Ok(Some(signal)) = self.signals.read_signal() {
+            let number = i32::try_from(signal.ssi_signo).unwrap_or_default();
+            match Signal::try_from(number) {
+                Ok(Signal::SIGTERM | Signal::SIGINT) => end = Some(End::Reboot),
+                Ok(Signal::SIGUSR2 | Signal::SIGPWR) => end = Some(End::PowerOff),
+                _ => {}
+            }
+        }
+        end
+    }
+
+    /// Takes note of every process that ended, also of those whose parents ended before.
+    fn reap(&mut self) {
+        loop {
+            let (pid, how) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) => (pid, format!("exit code {code}")),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, signal.to_string()),
+                Ok(WaitStatus::StillAlive) | Err(_) => return,
+                Ok(_) => continue,
+            };
+            let now = Instant::now();
+            for service in [&mut self.daemon, &mut self.console].into_iter().flatten() {
+                service.reaped(pid, &how, now);
+            }
+        }
+    }
+
+    fn look_after_daemon(&mut self) -> Option<End> {
+        let said_ready = self.notify.as_ref().is_some_and(Notify::said_ready);
+        if let Some(daemon) = &mut self.daemon {
+            if said_ready {
+                daemon.course.ready(Instant::now());
+            }
+            if daemon.course.is_late(Instant::now()) {
+                warn(&"ringpostd does not become ready: killed");
+                daemon.signal(Signal::SIGKILL);
+            }
+            if daemon.course.failed_starts() >= FAILED_STARTS_MAX && self.trial.is_none() {
+                self.maintain("ringpostd failed three times to start");
+                return None;
+            }
+            let ready = matches!(daemon.course.state(), State::Ready { .. });
+            if ready && !self.was_ready {
+                say(&format_args!("taking mail; {}", clock::memory()));
+            }
+            self.was_ready = ready;
+        }
+        self.judge()
+    }
+
+    /// Blesses a version that works, leaves one that does not.
+    fn judge(&mut self) -> Option<End> {
+        let trial = self.trial.as_ref()?;
+        let failed = self.daemon.as_ref().map(|d| d.course.failed_starts());
+        let state = self.daemon.as_ref().map(|d| d.course.state());
+        if matches!(state, Some(State::Ready { .. })) {
+            match health::check(self.settings.health) {
+                Ok(()) => {
+                    match bless::bless(&trial.disk, &trial.files) {
+                        Ok(()) => say(&format_args!("blessed: {}", trial.files.1.display())),
+                        Err(why) => warn(&format_args!("cannot bless: {why}")),
+                    }
+                    self.trial = None;
+                    return None;
+                }
+                Err(why) => warn(&format_args!("not healthy: {why}")),
+            }
+        }
+        let hopeless = failed.is_none_or(|failed| failed >= FAILED_STARTS_MAX);
+        if hopeless || self.since.elapsed() > TRIAL {
+            warn(&"this version does not work here: leaving it");
+            return Some(End::Reboot);
+        }
+        None
+    }
+
+    /// Ends a service: SIGTERM, then after `patience` SIGKILL.
+    fn stop(&mut self, mut service: Service, patience: Duration) {
+        let until = Instant::now() + patience;
+        let mut killed = false;
+        service.signal(Signal::SIGTERM);
+        while service.is_running() {
+            self.watchdog.feed();
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) => {
+                    service.reaped(pid, &format!("exit code {code}"), Instant::now());
+                }
+                Ok(WaitStatus::Signaled(pid, signal, _)) => {
+                    service.reaped(pid, signal.as_str(), Instant::now());
+                }
+                Err(Errno::ECHILD) => return,
+                _ => std::thread::sleep(Duration::from_millis(10)),
+            }
+            if !killed && Instant::now() > until {
+                service.signal(Signal::SIGKILL);
+                killed = true;
+            }
+        }
+    }
+
+    /// The ordered end: mail first, then everybody else, then the disks.
+    pub(crate) fn end(mut self, end: End) {
+        say(&format_args!("{end:?}: draining"));
+        if let Some(daemon) = self.daemon.take() {
+            self.stop(daemon, DRAIN);
+        }
+        if let Some(console) = self.console.take() {
+            self.stop(console, END);
+        }
+        network::down(&self.settings);
+        let all = Pid::from_raw(-1);
+        let _ = kill(all, Signal::SIGKILL);
+        nix::unistd::sync();
+        if let Err(why) = mounts::detach(STATE) {
+            warn(&why);
+        }
+        nix::unistd::sync();
+        say(&format_args!("{end:?}: now"));
+        self.watchdog.feed();
+        let mode = match end {
+            End::Reboot => RebootMode::RB_AUTOBOOT,
+            End::PowerOff => RebootMode::RB_POWER_OFF,
+        };
+        let Err(error) = reboot(mode);
+        warn(&format_args!("{end:?}: {error}"));
+    }
+}
