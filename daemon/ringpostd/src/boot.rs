@@ -152,6 +152,8 @@ fn start(
     let files = host::raise_file_limit();
     let probe = Probe::detect().map_err(|error| BootError::unavailable(error, ""))?;
     let cpus = cpus(&config)?;
+    // Before anything of it is touched: another daemon may be running.
+    let locked = store::lock(&config, cpus.len(), started_wall_us)?;
     let Ends { mails, metrics, lines, house: ends, sources } = ends(cpus.len())?;
     let (mut journal, view) = journal(&config, sources)?;
     journal.note(Note::Started, &probe.to_string());
@@ -164,7 +166,7 @@ fn start(
     let tickets = Tickets::new().map_err(|error| BootError::os(error, ""))?;
     let certificates = load_certificates(&config, &tickets, started_wall_us, &mut journal)?;
     let Store { set, run, logs, report, notes } =
-        store::open(&config, cpus.len(), engine::wall_us())?;
+        locked.recover(&config, cpus.len(), engine::wall_us())?;
     notes.iter().for_each(|note| journal.note(Note::Recovered, note));
     tell_recovery(&report, run, &mut journal);
     note_panics(tables.hints, run);

@@ -207,7 +207,8 @@ impl Supervisor {
 
     /// Another child, if it will accept its config.
     fn replace(&mut self) {
-        let checked = Command::new(&self.program).arg("--check").arg(&self.config_file).status();
+        let mut check = Command::new(&self.program);
+        let checked = check.arg("--check").arg(&self.config_file).stdout(Stdio::null()).status();
         if !checked.as_ref().is_ok_and(ExitStatus::success) {
             return say(&"the config was refused: the running daemon goes on with the old one");
         }

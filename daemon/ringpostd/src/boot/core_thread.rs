@@ -30,7 +30,7 @@ use super::sockets::Socket;
 
 /// What all cores get.
 #[derive(Debug, Clone)]
-pub struct Common {
+pub(super) struct Common {
     /// The kernel.
     pub probe: Probe,
     /// What is in force.
@@ -61,7 +61,7 @@ pub struct Common {
 
 /// What one core gets.
 #[derive(Debug)]
-pub struct Own {
+pub(super) struct Own {
     /// Its number.
     pub core: usize,
     /// The processor it runs on.
@@ -81,7 +81,7 @@ pub struct Own {
 }
 
 /// The thread: runs until it is stopped, or says why not.
-pub fn run(common: &Common, own: Own) {
+pub(super) fn run(common: &Common, own: Own) {
     let (core, house) = (own.core, common.house.clone());
     if let Err(why) = try_run(common, own) {
         // The house takes its mail all the time: there is room soon.

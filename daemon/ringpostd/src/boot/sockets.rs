@@ -152,8 +152,10 @@ mod tests {
     use super::*;
 
     fn config(listeners: &[(&str, u16)]) -> Config {
-        let mut text =
-            "[node]\nhostname=\"mx.example.org\"\n[spool]\nplaces=[\"./spool\"]\n".to_owned();
+        let mut text = "[node]\nhostname=\"mx.example.org\"\n\
+             [policy]\npostmaster=\"p@example.org\"\n[[route]]\ndomains=[\"example.org\"]\n\
+             mx=true\n[spool]\nplaces=[\"./spool\"]\n"
+            .to_owned();
         for (address, port) in listeners {
             text.push_str(&format!(
                 "[[listener]]\naddress=\"{address}\"\nport={port}\ntls=\"none\"\n"

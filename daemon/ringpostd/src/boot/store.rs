@@ -21,12 +21,20 @@ use super::error::BootError;
 use super::waiting;
 
 /// The file of a spool in a directory.
-pub const FILE: &str = "ringpost.spool";
+pub(super) const FILE: &str = "ringpost.spool";
 const MIB: u32 = 1 << 20;
+
+/// A spool that nobody else can open now.
+#[derive(Debug)]
+pub(super) struct Locked {
+    devices: Vec<FileDevice>,
+    geometry: Geometry,
+    notes: Vec<String>,
+}
 
 /// A recovered spool.
 #[derive(Debug)]
-pub struct Store {
+pub(super) struct Store {
     /// Its devices, locked.
     pub set: Set<FileDevice>,
     /// The number of this run.
@@ -39,44 +47,54 @@ pub struct Store {
     pub notes: Vec<String>,
 }
 
-/// Opens the spool, makes it if there is none.
+/// Takes the spool for this process, makes it if there is none.
 ///
 /// # Errors
 /// Which place, and what to do.
-pub fn open(config: &Config, cores: usize, wall_us: u64) -> Result<Store, BootError> {
+pub(super) fn lock(config: &Config, cores: usize, wall_us: u64) -> Result<Locked, BootError> {
     let durability = match config.spool.durability {
         config::Durability::Fsync => Durability::Full,
         config::Durability::None => Durability::None,
     };
     let places: Vec<PlaceOf> = config.spool.places.iter().map(|p| PlaceOf::new(p)).collect();
-    let mut notes = Vec::new();
     let geometry = geometry(config, cores, places.len());
-    let devices = if is_new(&places, durability)? {
-        let devices = make(&places, geometry, durability, wall_us)?;
-        notes.push(format!(
-            "made a spool of {} x {} segments of {} MiB",
-            places.len(),
-            geometry.segments,
-            geometry.segment_bytes / MIB
-        ));
-        devices
-    } else {
-        found(&places, durability, config.spool.lone_member)?
-    };
-    let set = Set::open(devices, config.node.id, config.spool.lone_member).map_err(explain)?;
-    notes.extend(differs(&set, geometry));
-    let cores = u16::try_from(cores).unwrap_or(u16::MAX);
-    let options = Options { cores, pid: std::process::id(), wall_us, generation: random()? };
-    let recovered = recovery::recover(set, options, &mut |_, _| {}).map_err(explain)?;
-    let recovery::Recovered { set, run, logs, report } = recovered;
-    Ok(Store { set, run, logs, report, notes })
+    if !is_new(&places, durability)? {
+        let devices = found(&places, durability, config.spool.lone_member)?;
+        return Ok(Locked { devices, geometry, notes: Vec::new() });
+    }
+    let devices = make(&places, geometry, durability, wall_us)?;
+    let (count, mib) = (geometry.segments, geometry.segment_bytes / MIB);
+    let note = format!("made a spool of {} x {count} segments of {mib} MiB", places.len());
+    Ok(Locked { devices, geometry, notes: vec![note] })
+}
+
+impl Locked {
+    /// Recovers it and raises its run.
+    ///
+    /// # Errors
+    /// Which place, and what to do.
+    pub(super) fn recover(
+        self,
+        config: &Config,
+        cores: usize,
+        wall_us: u64,
+    ) -> Result<Store, BootError> {
+        let Self { devices, geometry, mut notes } = self;
+        let set = Set::open(devices, config.node.id, config.spool.lone_member).map_err(explain)?;
+        notes.extend(differs(&set, geometry));
+        let cores = u16::try_from(cores).unwrap_or(u16::MAX);
+        let options = Options { cores, pid: std::process::id(), wall_us, generation: random()? };
+        let recovered = recovery::recover(set, options, &mut |_, _| {}).map_err(explain)?;
+        let recovery::Recovered { set, run, logs, report } = recovered;
+        Ok(Store { set, run, logs, report, notes })
+    }
 }
 
 /// Notes a clean end.
 ///
 /// # Errors
 /// A device says no; the next start looks a little longer.
-pub fn release(set: &mut Set<FileDevice>) -> Result<(), SetError> {
+pub(super) fn release(set: &mut Set<FileDevice>) -> Result<(), SetError> {
     recovery::release(set)
 }
 
@@ -138,10 +156,13 @@ impl PlaceOf {
     fn fail(&self, error: &OpenError) -> BootError {
         let what = format!("spool {}: {error}", self.path.display());
         match error {
-            OpenError::Busy => BootError::unavailable(
-                what,
-                "stop the other daemon first: `ringpost status` names it",
-            ),
+            OpenError::Busy => {
+                let advice = match self.owner() {
+                    Some((pid, run)) => format!("it is process {pid}, run {run}: stop it first"),
+                    None => "stop the other daemon first".to_owned(),
+                };
+                BootError::unavailable(what, &advice)
+            }
             OpenError::NoDirect => BootError::config(what, ""),
             OpenError::Io(_) => {
                 BootError::unavailable(what, "[spool] places must be writable by this user")
@@ -149,16 +170,24 @@ impl PlaceOf {
         }
     }
 
+    /// Process and run of whoever has it.
+    fn owner(&self) -> Option<(u32, u32)> {
+        let mut device = FileDevice::open(&self.path, Durability::None, false).ok()?;
+        let block = set::read_superblock(&mut device).ok()?;
+        (block.owner_pid != 0).then_some((block.owner_pid, block.run))
+    }
+
     fn open(&self, durability: Durability) -> Result<FileDevice, BootError> {
         let mut device = None;
-        let free = waiting::until(|| match FileDevice::open(&self.path, durability, true) {
-            Ok(opened) => {
-                device = Some(opened);
-                Ok(true)
-            }
-            Err(OpenError::Busy) => Ok(false),
-            Err(error) => Err(error),
-        });
+        let free =
+            waiting::until(&self.path, || match FileDevice::open(&self.path, durability, true) {
+                Ok(opened) => {
+                    device = Some(opened);
+                    Ok(true)
+                }
+                Err(OpenError::Busy) => Ok(false),
+                Err(error) => Err(error),
+            });
         match free {
             Ok(true) => Ok(device.expect("set when it was opened")),
             Ok(false) => Err(self.fail(&OpenError::Busy)),
@@ -285,6 +314,10 @@ mod tests {
 
     struct Dir(PathBuf);
 
+    fn open(config: &Config, cores: usize, wall_us: u64) -> Result<Store, BootError> {
+        lock(config, cores, wall_us)?.recover(config, cores, wall_us)
+    }
+
     impl Dir {
         fn new(name: &str) -> Self {
             // Not below /tmp: a tmpfs may not take O_DIRECT.
@@ -297,12 +330,14 @@ mod tests {
 
         fn config(&self, more: &str) -> Config {
             let text = format!(
-                "[node]\nhostname=\"mx.example.org\"\n[[listener]]\naddress=\"127.0.0.1\"\n\
+                "[node]\nhostname=\"mx.example.org\"\n\
+                 [policy]\npostmaster=\"p@example.org\"\n[[route]]\ndomains=[\"example.org\"]\n\
+                 mx=true\n[[listener]]\naddress=\"127.0.0.1\"\n\
                  tls=\"none\"\n[spool]\ndurability=\"none\"\nsegments=4\nsegment_mib=4\n\
                  places=[\"{0}/a\",\"{0}/b\"]\n{more}",
                 self.0.display()
             );
-            Config::parse("t", &text, &crate::config::Disk).unwrap().config
+            Config::parse("t", &text, &config::Disk).unwrap().config
         }
     }
 
@@ -320,6 +355,8 @@ mod tests {
         assert_eq!((first.run, first.logs.len(), first.notes.len()), (1, 2, 1));
         let error = open(&config, 2, 1_000_000).unwrap_err();
         assert!(error.what.contains("another process"), "{error}");
+        let owner = format!("process {}, run 1", std::process::id());
+        assert!(error.advice.contains(&owner), "{error}");
         drop(first);
         let mut second = open(&config, 1, 2_000_000).unwrap();
         assert_eq!((second.run, second.logs.len()), (2, 1));

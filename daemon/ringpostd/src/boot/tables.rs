@@ -18,7 +18,7 @@ use super::waiting;
 
 /// The tables and what was found; for the life of the process.
 #[derive(Debug)]
-pub struct Tables {
+pub(super) struct Tables {
     /// The tables.
     pub hints: &'static Hints<'static>,
     /// What was found.
@@ -30,7 +30,7 @@ pub struct Tables {
 impl Tables {
     /// Whether they begin anew.
     #[must_use]
-    pub fn is_fresh(&self) -> bool {
+    pub(super) fn is_fresh(&self) -> bool {
         matches!(self.report.start, Start::Fresh(_))
     }
 }
@@ -39,7 +39,7 @@ impl Tables {
 ///
 /// # Errors
 /// The file cannot be made, or another daemon has it.
-pub fn open(config: &HintsConfig, setup: Setup) -> Result<Tables, BootError> {
+pub(super) fn open(config: &HintsConfig, setup: Setup) -> Result<Tables, BootError> {
     let path = &config.file;
     let fail = |what: &str, error: io::Error| {
         let what = format!("hints file {}: {what}: {error}", path.display());
@@ -56,7 +56,8 @@ pub fn open(config: &HintsConfig, setup: Setup) -> Result<Tables, BootError> {
         .mode(0o600)
         .open(path)
         .map_err(|error| fail("opening it", error))?;
-    if !waiting::until(|| storage::try_lock(&file)).map_err(|error| fail("locking it", error))? {
+    let locked = waiting::until(path, || storage::try_lock(&file));
+    if !locked.map_err(|error| fail("locking it", error))? {
         let what = format!("hints file {}: another process has it", path.display());
         return Err(BootError::unavailable(what, "stop the other daemon, or choose another file"));
     }
@@ -93,7 +94,7 @@ pub fn open(config: &HintsConfig, setup: Setup) -> Result<Tables, BootError> {
 ///
 /// # Errors
 /// The kernel gives none.
-pub fn seed() -> Result<Seed, BootError> {
+pub(super) fn seed() -> Result<Seed, BootError> {
     let word = || {
         let mut octets = [0; 8];
         getrandom::fill(&mut octets).map(|()| u64::from_ne_bytes(octets))
@@ -138,7 +139,9 @@ mod tests {
     fn config(dir: &Path, snapshot: bool) -> HintsConfig {
         let snapshot = if snapshot { "snapshot=\"SNAP\"\n" } else { "" };
         let text = format!(
-            "[node]\nhostname=\"mx.example.org\"\n[spool]\nplaces=[\"./spool\"]\n\
+            "[node]\nhostname=\"mx.example.org\"\n\
+             [policy]\npostmaster=\"p@example.org\"\n[[route]]\ndomains=[\"example.org\"]\n\
+             mx=true\n[spool]\nplaces=[\"./spool\"]\n\
              [[listener]]\naddress=\"127.0.0.1\"\ntls=\"none\"\n\
              [hints]\nsize=\"1 MiB\"\nfile=\"{}/a/hints\"\n{}",
             dir.display(),

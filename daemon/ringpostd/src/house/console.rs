@@ -25,7 +25,7 @@ const READ_OCTETS: usize = 4 << 10;
 
 /// The listening socket; its name goes away with it.
 #[derive(Debug)]
-pub struct Console {
+pub(super) struct Console {
     listener: UnixListener,
     path: PathBuf,
     inode: Option<u64>,
@@ -37,7 +37,7 @@ impl Console {
     ///
     /// # Errors
     /// Somebody answers there already, or the file system says no; with the path.
-    pub fn open(config: &AdminConfig) -> io::Result<Option<Self>> {
+    pub(super) fn open(config: &AdminConfig) -> io::Result<Option<Self>> {
         let Some(path) = config.socket.clone() else { return Ok(None) };
         let name = |error: io::Error| {
             let text = format!("admin socket {}: {error}", path.display());
@@ -61,13 +61,13 @@ impl Console {
     ///
     /// # Errors
     /// What `accept` says.
-    pub async fn accept(&self) -> io::Result<UnixStream> {
+    pub(super) async fn accept(&self) -> io::Result<UnixStream> {
         self.listener.accept().await.map(|(stream, _)| stream)
     }
 
     /// Who the peer is, if it may speak.
     #[must_use]
-    pub fn admits(&self, stream: &UnixStream) -> Option<u32> {
+    pub(super) fn admits(&self, stream: &UnixStream) -> Option<u32> {
         let uid = stream.peer_cred().ok()?.uid();
         self.uids.contains(&uid).then_some(uid)
     }
@@ -97,7 +97,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 }
 
 /// Serves one console until it ends, is idle too long, does not take a reply, or breaks the rules.
-pub async fn serve(mut stream: UnixStream, ask: impl AsyncFn(Request) -> Reply) {
+pub(super) async fn serve(mut stream: UnixStream, ask: impl AsyncFn(Request) -> Reply) {
     let mut decoder = Decoder::new(REQUEST_OCTETS_MAX);
     let mut octets = vec![0; READ_OCTETS];
     loop {
@@ -127,7 +127,12 @@ pub async fn serve(mut stream: UnixStream, ask: impl AsyncFn(Request) -> Reply) 
 }
 
 /// Says one thing and closes.
-pub async fn turn_away(mut stream: UnixStream, code: FailureCode, message: &str, advice: &str) {
+pub(super) async fn turn_away(
+    mut stream: UnixStream,
+    code: FailureCode,
+    message: &str,
+    advice: &str,
+) {
     write(&mut stream, &Reply::Failure(Failure::new(code, message, advice))).await;
 }
 

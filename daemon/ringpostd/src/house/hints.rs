@@ -7,8 +7,10 @@ use control::{
 };
 use engine::MailboxSender;
 use hints::{Hints, Kind, Record, ShardSet, Value, What};
+use spool::id::TransactionId;
 
 use crate::post::ToCore;
+use crate::tally::message_key;
 
 const SECOND_US: u64 = 1_000_000;
 /// Cursors of rates lie above those of records.
@@ -16,7 +18,7 @@ const RATES: u64 = 1 << 40;
 
 /// The tables and who writes them.
 #[derive(Debug, Clone)]
-pub struct Tables {
+pub(super) struct Tables {
     /// For reading.
     pub hints: &'static Hints<'static>,
     /// For writing.
@@ -42,7 +44,7 @@ fn no_hint() -> Reply {
 impl Tables {
     /// A page of records, then of rates.
     #[must_use]
-    pub fn list(&self, filter: &HintsFilter, wall_us: u64) -> Reply {
+    pub(super) fn list(&self, filter: &HintsFilter, wall_us: u64) -> Reply {
         let kind = match filter.kind.as_deref().map(kind_of).transpose() {
             Ok(kind) => kind,
             Err(reply) => return reply,
@@ -80,7 +82,7 @@ impl Tables {
 
     /// One record.
     #[must_use]
-    pub fn get(&self, of: &HintKey, wall_us: u64) -> Reply {
+    pub(super) fn get(&self, of: &HintKey, wall_us: u64) -> Reply {
         let kind = match kind_of(&of.kind) {
             Ok(kind) => kind,
             Err(reply) => return reply,
@@ -93,7 +95,7 @@ impl Tables {
 
     /// Forgets a record or rate.
     #[must_use]
-    pub fn delete(&self, of: &HintKey, wall_us: u64) -> Reply {
+    pub(super) fn delete(&self, of: &HintKey, wall_us: u64) -> Reply {
         let kind = match kind_of(&of.kind) {
             Ok(kind) => kind,
             Err(reply) => return reply,
@@ -118,7 +120,13 @@ impl Tables {
 
     /// Sets fields of a record; it is made if there is none.
     #[must_use]
-    pub fn set(&self, of: &HintKey, fields: &[HintField], life_s: u64, wall_us: u64) -> Reply {
+    pub(super) fn set(
+        &self,
+        of: &HintKey,
+        fields: &[HintField],
+        life_s: u64,
+        wall_us: u64,
+    ) -> Reply {
         let kind = match kind_of(&of.kind) {
             Ok(kind) => kind,
             Err(reply) => return reply,
@@ -160,18 +168,25 @@ impl Tables {
     }
 }
 
-/// Keys of clients' notes begin with a word.
+/// Keys of notes begin with a word; behind it stands an address, or a message's id.
 fn octets(key: &str) -> Vec<u8> {
-    match key.strip_prefix("client ") {
-        Some(client) => [b"client ".as_slice(), &hints::Key::octets_of_text(client)].concat(),
-        None => hints::Key::octets_of_text(key),
+    if let Some(client) = key.strip_prefix("client ") {
+        return [b"client ".as_slice(), &hints::Key::octets_of_text(client)].concat();
+    }
+    match key.strip_prefix("message ").map(str::parse) {
+        Some(Ok(id)) => message_key(id),
+        _ => hints::Key::octets_of_text(key),
     }
 }
 
 fn key_text(key: &hints::Key) -> String {
-    match key.octets().strip_prefix(b"client ") {
-        Some(client) => format!("client {}", hints::KeyText(client, key.is_cut())),
-        None => key.text().to_string(),
+    if let Some(client) = key.octets().strip_prefix(b"client ") {
+        return format!("client {}", hints::KeyText(client, key.is_cut()));
+    }
+    let id = key.octets().strip_prefix(b"message ").map(<[u8; 16]>::try_from);
+    match id {
+        Some(Ok(id)) => format!("message {}", TransactionId::from_bytes(id)),
+        _ => key.text().to_string(),
     }
 }
 
@@ -255,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clients_note_is_deleted_by_its_address() {
+    fn notes_are_deleted_by_the_clients_address_or_the_messages_id() {
         let (tables, _mailbox) = tables();
         let client = hints::client_key("192.0.2.7".parse().unwrap());
         tables.hints.put_note(&[b"client ", client.as_ref()].concat(), 1, NOW);
@@ -264,5 +279,12 @@ mod tests {
         assert_eq!(&*page.hints[0].key, "client 192.0.2.7");
         assert!(matches!(tables.delete(&key("note", "client 192.0.2.7"), NOW), Reply::Done { .. }));
         assert!(matches!(tables.delete(&key("nothing", "x"), NOW), Reply::Failure(_)));
+        let session = spool::id::MessageId::new(1, 2, 3, 4);
+        let id = TransactionId { session, n: 5 };
+        tables.hints.put_note(&message_key(id), 1, NOW);
+        let Reply::Hints(page) = tables.list(&filter, NOW) else { panic!("a page") };
+        assert_eq!(*page.hints[0].key, format!("message {id}"));
+        let of = key("note", &page.hints[0].key);
+        assert!(matches!(tables.delete(&of, NOW), Reply::Done { .. }));
     }
 }

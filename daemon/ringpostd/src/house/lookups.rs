@@ -36,7 +36,7 @@ type Waiting = HashMap<(What, Arc<str>), Vec<usize>>;
 
 /// The house's look-ups.
 #[derive(Debug)]
-pub struct Lookups {
+pub(super) struct Lookups {
     outward: RefCell<Rc<Outward>>,
     waiting: RefCell<Waiting>,
     permits: Semaphore,
@@ -48,7 +48,7 @@ impl Lookups {
     ///
     /// # Errors
     /// What the resolver library has against the config.
-    pub fn new(
+    pub(super) fn new(
         config: &ResolverConfig,
         cores: Vec<MailboxSender<ToCore>>,
     ) -> Result<Rc<Self>, Box<str>> {
@@ -61,12 +61,12 @@ impl Lookups {
     }
 
     /// Another resolver from now on.
-    pub fn configure(&self, outward: Outward) {
+    pub(super) fn configure(&self, outward: Outward) {
         *self.outward.borrow_mut() = Rc::new(outward);
     }
 
     /// A core wants to know where mail for a domain goes.
-    pub fn mx(self: &Rc<Self>, core: usize, domain: Arc<str>) {
+    pub(super) fn mx(self: &Rc<Self>, core: usize, domain: Arc<str>) {
         match self.join(core, What::Mx, &domain) {
             Joined::Full => {
                 let answer = Arc::new(MxAnswer::Temporary("too many look-ups".into()));
@@ -89,7 +89,7 @@ impl Lookups {
     }
 
     /// A core wants to know the addresses of a host.
-    pub fn addresses(self: &Rc<Self>, core: usize, host: Arc<str>) {
+    pub(super) fn addresses(self: &Rc<Self>, core: usize, host: Arc<str>) {
         match self.join(core, What::Addresses, &host) {
             Joined::Full => {
                 let answer = Arc::new(AddressAnswer::Temporary("too many look-ups".into()));
@@ -162,7 +162,7 @@ enum Joined {
 ///
 /// # Errors
 /// What the resolver library has against it.
-pub fn outward(config: &ResolverConfig) -> Result<Outward, Box<str>> {
+pub(super) fn outward(config: &ResolverConfig) -> Result<Outward, Box<str>> {
     let resolvers = match config.servers.as_slice() {
         [] => system_servers(&std::fs::read_to_string(RESOLV_CONF).unwrap_or_default()),
         servers => servers.to_vec(),
@@ -178,8 +178,8 @@ pub fn outward(config: &ResolverConfig) -> Result<Outward, Box<str>> {
 fn system_servers(text: &str) -> Vec<SocketAddr> {
     let addresses = text.lines().filter_map(|line| {
         let mut words = line.split_whitespace();
-        let server = words.next().filter(|word| *word == "nameserver").and(words.next())?;
-        server.parse::<IpAddr>().ok()
+        words.next().filter(|word| *word == "nameserver")?;
+        words.next()?.parse::<IpAddr>().ok()
     });
     let servers: Vec<SocketAddr> = addresses.map(|ip| SocketAddr::new(ip, DNS_PORT)).collect();
     if servers.is_empty() { vec![SocketAddr::from(([127, 0, 0, 1], DNS_PORT))] } else { servers }

@@ -18,7 +18,10 @@ enum Verdict {
 }
 
 /// Serves one connection.
-pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, page: impl FnOnce() -> String) {
+pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    page: impl FnOnce() -> String,
+) {
     // Whoever is slower than that is cut.
     let _ = timeout(PAGE_WAIT, exchange(stream, page)).await;
 }

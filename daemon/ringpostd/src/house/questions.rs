@@ -26,19 +26,19 @@ struct Question {
 
 /// Questions under way.
 #[derive(Debug)]
-pub struct Questions {
+pub(super) struct Questions {
     open: RefCell<HashMap<u64, Question>>,
     last: RefCell<u64>,
     cores: Vec<MailboxSender<ToCore>>,
 }
 
 /// One part for each core; `None` from a core that did not answer.
-pub type Parts = Vec<Option<Reply>>;
+pub(super) type Parts = Vec<Option<Reply>>;
 
 impl Questions {
     /// To these cores.
     #[must_use]
-    pub fn new(cores: Vec<MailboxSender<ToCore>>) -> Self {
+    pub(super) fn new(cores: Vec<MailboxSender<ToCore>>) -> Self {
         Self { open: RefCell::default(), last: RefCell::new(0), cores }
     }
 
@@ -46,7 +46,7 @@ impl Questions {
     ///
     /// # Errors
     /// Too many questions are under way.
-    pub async fn ask(&self, request: Request) -> Result<Parts, Failure> {
+    pub(super) async fn ask(&self, request: Request) -> Result<Parts, Failure> {
         if self.open.borrow().len() >= QUESTIONS_MAX {
             let advice = "ask again in a few seconds";
             return Err(Failure::new(FailureCode::Busy, "too many questions at once", advice));
@@ -71,7 +71,7 @@ impl Questions {
     }
 
     /// A core's part came. Late ones find nobody.
-    pub fn answered(&self, number: u64, core: usize, reply: Reply) {
+    pub(super) fn answered(&self, number: u64, core: usize, reply: Reply) {
         if let Some(question) = self.open.borrow_mut().get_mut(&number)
             && let Some(part) = question.parts.get_mut(core)
         {
@@ -101,7 +101,7 @@ fn all(parts: Parts) -> Result<Vec<Reply>, Failure> {
 
 /// What all cores say of themselves, summed up. Silent ones are named.
 #[must_use]
-pub fn status(parts: Parts) -> (Status, Vec<String>) {
+pub(super) fn status(parts: Parts) -> (Status, Vec<String>) {
     let mut sum = Status::default();
     let mut cores = Vec::new();
     let mut alarms = Vec::new();
@@ -127,7 +127,7 @@ pub fn status(parts: Parts) -> (Status, Vec<String>) {
 ///
 /// # Errors
 /// A core that did not answer: a part of a ledger is none.
-pub fn ledger(parts: Parts, before: Ledger) -> Result<Ledger, Failure> {
+pub(super) fn ledger(parts: Parts, before: Ledger) -> Result<Ledger, Failure> {
     let mut sum = before;
     for part in all(parts)? {
         if let Reply::Ledger(part) = part {
@@ -158,7 +158,7 @@ fn order_of(text: &str) -> (u32, u64, MessageId, u32) {
 ///
 /// # Errors
 /// A core that did not answer.
-pub fn queue(parts: Parts, count_max: usize) -> Result<QueuePage, Failure> {
+pub(super) fn queue(parts: Parts, count_max: usize) -> Result<QueuePage, Failure> {
     let mut total = 0;
     let mut entries: Vec<QueueEntry> = Vec::new();
     let mut stops = Vec::new();
@@ -184,7 +184,7 @@ pub fn queue(parts: Parts, count_max: usize) -> Result<QueuePage, Failure> {
 
 /// The message one of the cores has.
 #[must_use]
-pub fn message(parts: Parts) -> Reply {
+pub(super) fn message(parts: Parts) -> Reply {
     let mut failure = None;
     for (core, part) in parts.into_iter().enumerate() {
         match part {
@@ -205,7 +205,7 @@ pub fn message(parts: Parts) -> Reply {
 ///
 /// # Errors
 /// A core that did not answer, or could not.
-pub fn count(parts: Parts) -> Result<u64, Failure> {
+pub(super) fn count(parts: Parts) -> Result<u64, Failure> {
     let counts = all(parts)?.into_iter().map(|part| match part {
         Reply::Done { message } => message.parse::<u64>().unwrap_or(0),
         _ => 0,

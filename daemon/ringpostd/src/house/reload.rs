@@ -15,7 +15,7 @@ use super::certificates::{self, Certificates};
 
 /// All that a config needs, ready.
 #[derive(Debug)]
-pub struct Prepared {
+pub(super) struct Prepared {
     /// The config.
     pub config: Config,
     /// Its certificates.
@@ -30,7 +30,7 @@ pub struct Prepared {
 ///
 /// # Errors
 /// All that speaks against it, one line each.
-pub fn prepare(
+pub(super) fn prepare(
     path: &Path,
     old: &Orders,
     tickets: &Tickets,
@@ -68,7 +68,7 @@ fn same_listeners(old: &Config, new: &Config) -> bool {
 
 /// What a reload changes, by the names of the sections.
 #[must_use]
-pub fn changes(old: &Config, new: &Config) -> Vec<&'static str> {
+pub(super) fn changes(old: &Config, new: &Config) -> Vec<&'static str> {
     fn changed<T: PartialEq + ?Sized>(
         old: &Arc<T>,
         new: &Arc<T>,
@@ -103,7 +103,10 @@ fn lines(text: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
-    const TEXT: &str = "[node]\nhostname=\"mx.example.org\"\n[spool]\nplaces=[\"./spool\"]\n\
+    const TEXT: &str = "[node]\nhostname=\"mx.example.org\"\n\
+                        [policy]\npostmaster=\"p@example.org\"\n\
+                        [[route]]\ndomains=[\"example.org\"]\n\
+                        mx=true\n[spool]\nplaces=[\"./spool\"]\n\
                         [[listener]]\naddress=\"127.0.0.1\"\nport=2525\ntls=\"none\"\n";
 
     #[test]
@@ -121,7 +124,7 @@ mod tests {
         let said = |result: Result<Prepared, Vec<String>>| result.unwrap_err().join("\n");
         assert!(said(with(TEXT.replace("./spool", "./other"))).contains("spool"));
         assert!(said(with(TEXT.replace("2525", "2526"))).contains("listener"));
-        assert!(said(with(TEXT.replace("port", "prot"))).contains(":7:"));
+        assert!(said(with(TEXT.replace("port", "prot"))).contains(":12:"));
         let new = with(format!("{TEXT}[limits]\nconnections_max=3\n")).unwrap();
         assert_eq!(changes(&old.config, &new.config), ["limits"]);
         assert!(new.files.is_none() && new.certificates.store.is_none());

@@ -11,7 +11,7 @@ use tokio::io::unix::AsyncFd;
 
 /// What somebody wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wish {
+pub(super) enum Wish {
     /// SIGTERM, SIGINT.
     Drain,
     /// SIGHUP.
@@ -38,14 +38,14 @@ pub fn block() -> io::Result<()> {
 
 /// Where they are read.
 #[derive(Debug)]
-pub struct Signals(AsyncFd<SignalFd>);
+pub(super) struct Signals(AsyncFd<SignalFd>);
 
 impl Signals {
     /// Within the runtime.
     ///
     /// # Errors
     /// What `signalfd` says.
-    pub fn new() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         let fd = SignalFd::with_flags(&wanted(), flags)?;
         #[expect(deprecated, reason = "what replaces it is unsafe; the value owns its descriptor")]
@@ -57,7 +57,7 @@ impl Signals {
     ///
     /// # Errors
     /// What reading the descriptor says.
-    pub async fn next(&self) -> io::Result<Wish> {
+    pub(super) async fn next(&self) -> io::Result<Wish> {
         loop {
             let mut ready = self.0.readable().await?;
             match self.0.get_ref().read_signal()? {
