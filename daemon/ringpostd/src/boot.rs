@@ -31,8 +31,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::thread::JoinHandle;
 
-use engine::{Probe, host};
+use engine::{MailboxReceiver, MailboxSender, Probe, host};
+use hints::Sessions;
 use spool::file::FileDevice;
+use spool::log::LogStart;
 use spool::recovery::Report;
 use spool::set::Set;
 
@@ -45,6 +47,7 @@ use crate::maillog::outlet::{self, ChunkSource, QueueSink};
 use crate::maillog::rotation::Rules;
 use crate::metrics::{self, CoreMetrics, CoreView};
 use crate::post::{MAIL_MAX, Orders, ToCore};
+use crate::shard::Loads;
 use crate::tally;
 use crate::tls::{ClientTls, OnExpired, Tickets};
 
@@ -111,11 +114,16 @@ pub fn cpus(config: &Config) -> Result<Vec<usize>, BootError> {
 
 /// The ends of what lies between the cores, the house and the log files.
 struct Ends {
-    mails: Vec<engine::MailboxReceiver<ToCore>>,
+    mails: Vec<MailboxReceiver<ToCore>>,
     metrics: Vec<CoreMetrics>,
     lines: Vec<QueueSink>,
     house: Vec<CoreEnd>,
     sources: Vec<ChunkSource>,
+}
+
+fn mailbox<M: Send>() -> Result<(MailboxSender<M>, MailboxReceiver<M>), BootError> {
+    let fail = |error| BootError::os(format!("mailbox: {error}"), "raise RLIMIT_NOFILE");
+    engine::mailbox(MAIL_MAX).map_err(fail)
 }
 
 fn ends(cores: usize) -> Result<Ends, BootError> {
@@ -127,8 +135,7 @@ fn ends(cores: usize) -> Result<Ends, BootError> {
         sources: Vec::new(),
     };
     for _ in 0..cores {
-        let (mailbox, mail) = engine::mailbox(MAIL_MAX)
-            .map_err(|error| BootError::os(format!("mailbox: {error}"), "raise RLIMIT_NOFILE"))?;
+        let (mailbox, mail) = mailbox()?;
         let (metrics, view) = metrics::for_core();
         let (lines, source) = outlet::queue();
         ends.mails.push(mail);
@@ -156,35 +163,34 @@ fn start(
     let locked = store::lock(&config, cpus.len(), started_wall_us)?;
     let Ends { mails, metrics, lines, house: ends, sources } = ends(cpus.len())?;
     let (mut journal, view) = journal(&config, sources)?;
-    journal.note(Note::Started, &probe.to_string());
-    if let Err(error) = &files {
-        journal.note(Note::Started, &format!("the file limit cannot be raised: {error}"));
-    }
-    loaded.warnings.iter().for_each(|w| journal.note(Note::Started, &w.to_string()));
-
+    let files = files.err().map(|error| format!("the file limit cannot be raised: {error}"));
+    let warnings = loaded.warnings.iter().map(ToString::to_string);
+    let notes = std::iter::once(probe.to_string()).chain(files).chain(warnings);
+    notes.for_each(|note| journal.note(Note::Started, &note));
     let tables = open_tables(&config, started_wall_us, &mut journal)?;
     let tickets = Tickets::new().map_err(|error| BootError::os(error, ""))?;
     let certificates = load_certificates(&config, &tickets, started_wall_us, &mut journal)?;
-    let Store { set, run, logs, report, notes } =
-        locked.recover(&config, cpus.len(), engine::wall_us())?;
-    notes.iter().for_each(|note| journal.note(Note::Recovered, note));
-    tell_recovery(&report, run, &mut journal);
-    note_panics(tables.hints, run);
+    let store = locked.recover(&config, cpus.len(), engine::wall_us())?;
+    tell_recovery(&store, &mut journal);
+    note_panics(tables.hints, store.run);
+    let facts = facts(&store, &probe);
+    let facts = Facts { config_file: config_file.to_owned(), started_wall_us, supervised, ..facts };
+    let Store { set, run, logs, report, .. } = store;
     let clock = judge_clock(&config, report.newest_wall_us, &mut journal);
     let sockets = of_cores(&config, cpus.len(), inherited)?;
 
+    let orders = Arc::new(Orders { generation: 1, config, tls: certificates.store.clone() });
+    let (house, mail) = mailbox()?;
+    let journal = Rc::new(RefCell::new(journal));
+    let hints = tables.hints;
+    let loads: Loads = cpus.iter().map(|_| AtomicU32::new(0)).collect();
     let set = Arc::new(set);
-    let store = certificates.store.clone();
-    let orders = Arc::new(Orders { generation: 1, config, tls: store });
-    let (house, mail) = engine::mailbox(MAIL_MAX)
-        .map_err(|error| BootError::os(format!("mailbox: {error}"), "raise RLIMIT_NOFILE"))?;
-    let sessions_max = usize::try_from(orders.config.node.sessions_max).unwrap_or(usize::MAX);
     let common = Common {
-        probe: probe.clone(),
+        probe,
         orders: Arc::clone(&orders),
-        hints: tables.hints,
-        sessions: Arc::new(::hints::Sessions::new(sessions_max, tables::seed()?)),
-        loads: cpus.iter().map(|_| AtomicU32::new(0)).collect(),
+        hints,
+        sessions: sessions(&orders.config)?,
+        loads: Arc::clone(&loads),
         cores: ends.iter().map(|end| end.mailbox.clone()).collect(),
         house,
         set: Arc::clone(&set),
@@ -194,27 +200,7 @@ fn start(
         own_addresses: own_addresses().into(),
         locked_bytes_max: host::locked_memory_share(cpus.len() as u64),
     };
-    let owns = cpus.iter().zip(mails).zip(logs).zip(sockets).zip(metrics).zip(lines).enumerate();
-    let mut threads = Vec::with_capacity(cpus.len());
-    for (core, (((((cpu, mail), log), sockets), metrics), lines)) in owns {
-        let seed = tables::seed()?.0[0];
-        let own = Own { core, cpu: *cpu, mail, log, sockets, metrics, lines, seed };
-        threads.push(spawn(common.clone(), own)?);
-    }
-    let facts = Facts {
-        config_file: config_file.to_owned(),
-        run,
-        started_wall_us,
-        engine: vec![probe.to_string()],
-        kernel: probe.release,
-        ledger: ledger(&report),
-        spool_octets: spool_octets(&set),
-        alarms: lasting_alarms(&report),
-        supervised,
-    };
-    let journal = Rc::new(RefCell::new(journal));
-    let hints = tables.hints;
-    let loads = common.loads;
+    let threads = launch(&common, &cpus, Parts { mails, logs, sockets, metrics, lines })?;
     let plan = Plan {
         facts,
         orders,
@@ -229,6 +215,32 @@ fn start(
         loads,
     };
     Ok(Started { plan, threads, set })
+}
+
+/// What each core gets, by its number.
+struct Parts {
+    mails: Vec<MailboxReceiver<ToCore>>,
+    logs: Vec<LogStart>,
+    sockets: Vec<Vec<Socket>>,
+    metrics: Vec<CoreMetrics>,
+    lines: Vec<QueueSink>,
+}
+
+fn launch(common: &Common, cpus: &[usize], parts: Parts) -> Result<Vec<JoinHandle<()>>, BootError> {
+    let Parts { mails, logs, sockets, metrics, lines } = parts;
+    let owns = cpus.iter().zip(mails).zip(logs).zip(sockets).zip(metrics).zip(lines).enumerate();
+    let mut threads = Vec::with_capacity(cpus.len());
+    for (core, (((((cpu, mail), log), sockets), metrics), lines)) in owns {
+        let seed = tables::seed()?.0[0];
+        let own = Own { core, cpu: *cpu, mail, log, sockets, metrics, lines, seed };
+        threads.push(spawn(common.clone(), own)?);
+    }
+    Ok(threads)
+}
+
+fn sessions(config: &Config) -> Result<Arc<Sessions>, BootError> {
+    let most = usize::try_from(config.node.sessions_max).unwrap_or(usize::MAX);
+    Ok(Arc::new(Sessions::new(most, tables::seed()?)))
 }
 
 fn spawn(common: Common, own: Own) -> Result<JoinHandle<()>, BootError> {
@@ -275,7 +287,21 @@ fn load_certificates(
     Ok(loaded)
 }
 
-fn tell_recovery(report: &Report, run: u32, journal: &mut Journal) {
+fn facts(store: &Store, probe: &Probe) -> Facts {
+    Facts {
+        run: store.run,
+        engine: vec![probe.to_string()],
+        kernel: probe.release.clone(),
+        ledger: ledger(&store.report),
+        spool_octets: spool_octets(&store.set),
+        alarms: lasting_alarms(&store.report),
+        ..Facts::default()
+    }
+}
+
+fn tell_recovery(store: &Store, journal: &mut Journal) {
+    let Store { report, run, notes, .. } = store;
+    notes.iter().for_each(|note| journal.note(Note::Recovered, note));
     let ended = if report.was_running { "was cut off" } else { "had ended" };
     let text = format!(
         "run {run}: the one before {ended}; {} messages in {} segments ({} sealed), {} KiB read, \
