@@ -69,7 +69,8 @@ fn serve(place: &Place, signals: &SignalFd) -> Result<(), String> {
     let maildir = place.folder.join("maildir");
     let config = place.config()?;
     let sink_words = ["sink", "--listen", BACKEND, "--maildir", text(&maildir), "--verbose"];
-    let mut backend = Running::start("backend", &place.programs.join("mxbench"), &sink_words, "listening")?;
+    let mut backend =
+        Running::start("backend", &place.programs.join("mxbench"), &sink_words, "listening")?;
     let daemon = place.programs.join("ringpostd");
     let mut node = Running::start("ringpostd", &daemon, &["--config", text(&config)], "ready: ")?;
     println!("ringpostd listens on {LISTEN}; its backend on {BACKEND} keeps a Maildir below");

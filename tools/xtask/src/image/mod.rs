@@ -1,0 +1,67 @@
+//! `./x image`: from a kernel and our programs to a flashable, signed, reproducible disk image.
+//!
+//! *Guarantees*: the same inputs give the same bytes: every time in a file is [`tool::EPOCH`],
+//! every name and number is fixed; the manifest beside the image names all inputs with digests.
+//! *Failure*: the first step that fails, with the words of the program that failed.
+//! *Not here*: what runs inside (`image/init`, `daemon/ringpostd`).
+
+mod tool;
+
+mod gates;
+
+mod kernel;
+
+mod programs;
+
+mod initramfs;
+
+mod uki;
+
+mod disk;
+
+mod keys;
+
+mod manifest;
+
+mod seed;
+
+mod guest;
+
+mod build;
+
+use std::path::Path;
+
+const HELP: &str = "\
+    ./x image [--version V] [--debug] [--out DIR] [--key FILE --cert FILE]
+        build DIR/ringpost-V.img, its UKI, manifest and signature
+    ./x image run [IMAGE]           boot it in QEMU; port 25 of the guest is 127.0.0.1:2525
+    ./x image kernel                build the kernel alone, and say where it lies
+    ./x image config                write kernel-config/result.config anew
+    ./x image inject IMAGE FILE...  put files on the config partition of an image or a stick
+    ./x image flash IMAGE DEVICE [--serial S] FILE...
+        write an image to a device, with config files, and read it back
+    ./x image uki --out FILE [--version V] [--debug] [--unsigned] [--replace PATH=FILE]...
+        build one UKI from what was built before, for tests
+";
+
+/// The verbs behind `./x image`.
+pub(crate) fn run(words: impl Iterator<Item = String>) -> Result<(), String> {
+    let words: Vec<String> = words.collect();
+    let rest = words.get(1..).unwrap_or_default();
+    match words.first().map(String::as_str) {
+        Some("run") => guest::run(rest.first().map(Path::new)),
+        Some("kernel") => kernel::build().map(|built| println!("{}", built.image().display())),
+        Some("config") => kernel::write_result(),
+        Some("inject") => match rest {
+            [image, files @ ..] if !files.is_empty() => seed::inject(Path::new(image), files),
+            _ => Err(format!("inject needs an image and files\n{HELP}")),
+        },
+        Some("flash") => seed::flash(rest),
+        Some("uki") => build::uki_only(&build::Options::read(rest)?),
+        Some("help" | "--help") => {
+            print!("{HELP}");
+            Ok(())
+        }
+        _ => build::image(&build::Options::read(&words)?),
+    }
+}
