@@ -15,7 +15,7 @@ use spool::id::{MessageId, TransactionId};
 use spool::message::Envelope;
 
 use crate::config::{Config, any_contains};
-use crate::events::{Event, Reader, Reason};
+use crate::events::{Alarm, Event, Reader, Reason};
 use crate::lookup::Names;
 use crate::maillog::MailLog;
 use crate::maillog::outlet::QueueSink;
@@ -124,6 +124,10 @@ pub struct Desk {
     pub token: u64,
     /// Transactions the log told to pause, with the session that writes them.
     pub paused: HashMap<u64, Conn>,
+    /// The spool is below its watermark: new mail hears 452 until it is above the upper one.
+    pub short_of_space: bool,
+    /// Open sessions of each listener, on this core.
+    pub listener_sessions: Vec<u32>,
     /// The log is closed: the core may stop.
     pub stopped: bool,
     /// Reply octets of the call under way; kept for its room.
@@ -197,6 +201,49 @@ impl Desk {
         if self.writer.apply(&change) == Applied::NotMine {
             let owner = hints::ShardSet::owner(change.shard(), self.cores.len());
             self.outbox.push(Letter::Core(owner, ToCore::Hint(change)));
+        }
+    }
+
+    /// Compares the free part of the log with the watermarks of the config.
+    pub fn watch_space(&mut self, free: usize, all: usize) {
+        let spool = &self.orders.config.spool;
+        let percent = |n: u32| all.saturating_mul(usize::try_from(n).unwrap_or(0)) / 100;
+        let short = if self.short_of_space {
+            free < percent(spool.resume_above_percent)
+        } else {
+            free < percent(spool.refuse_below_percent)
+        };
+        if short != self.short_of_space {
+            self.short_of_space = short;
+            let text = if short {
+                "the spool is nearly full: new mail hears 452"
+            } else {
+                "the spool has room again"
+            };
+            self.tell(&Event::Alarmed(Alarm::SpoolFull, text));
+        }
+    }
+
+    /// Whether a listener has a place for one more session on this core; it is taken then.
+    pub fn enter_listener(&mut self, listener: usize) -> bool {
+        let config = &self.orders.config;
+        let most = config.listeners.get(listener).and_then(|l| l.sessions_max);
+        let cores = u32::try_from(self.cores.len()).unwrap_or(1).max(1);
+        if self.listener_sessions.len() <= listener {
+            self.listener_sessions.resize(listener + 1, 0);
+        }
+        let open = &mut self.listener_sessions[listener];
+        if most.is_some_and(|most| *open >= most.div_ceil(cores)) {
+            return false;
+        }
+        *open += 1;
+        true
+    }
+
+    /// A session of that listener is over.
+    pub fn leave_listener(&mut self, listener: usize) {
+        if let Some(open) = self.listener_sessions.get_mut(listener) {
+            *open = open.saturating_sub(1);
         }
     }
 

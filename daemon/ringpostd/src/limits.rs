@@ -32,9 +32,9 @@ pub const SEGMENTS_MIN: u64 = 4;
 /// Segments of one core's log that the index can name.
 pub const SEGMENTS_MAX: u64 = 65_536;
 /// MiB of one segment, least and most.
-pub const SEGMENT_MIB_MIN: u64 = 1;
+pub const SEGMENT_MIB_MIN: u64 = 4;
 /// See [`SEGMENT_MIB_MIN`].
-pub const SEGMENT_MIB_MAX: u64 = 1_024;
+pub const SEGMENT_MIB_MAX: u64 = 64;
 
 /// The shortest wait that can be set, in milliseconds.
 pub const WAIT_MS_MIN: u64 = 1;

@@ -114,6 +114,8 @@ impl Tries {
 pub struct Wall {
     /// Monotonic and wall time that were read together.
     anchor: (u64, u64),
+    /// The same, when the clock was trusted last.
+    believed: (u64, u64),
     trusted: bool,
     /// Counts doubts, so that attempts made before one do not count.
     doubt: u8,
@@ -124,7 +126,8 @@ impl Wall {
     #[must_use]
     pub fn new(now_us: u64, wall_us: u64, newest_record_wall_us: Option<u64>) -> Self {
         let trusted = newest_record_wall_us.is_none_or(|record| plausible(wall_us, record));
-        Self { anchor: (now_us, wall_us), trusted, doubt: 1 }
+        let believed = (now_us, newest_record_wall_us.filter(|_| !trusted).unwrap_or(wall_us));
+        Self { anchor: (now_us, wall_us), believed, trusted, doubt: 1 }
     }
 
     /// Both clocks, now and then. A step puts the wall clock in doubt, whoever made it.
@@ -136,11 +139,32 @@ impl Wall {
             self.doubt = self.doubt.wrapping_add(1);
         }
         self.anchor = (now_us, wall_us);
+        if self.trusted {
+            self.believed = self.anchor;
+        }
+    }
+
+    /// The wall time to write into the log's batches: while the clock is in doubt, the last one
+    /// that was trusted and what has passed since. Else a restart would find the doubtful time in
+    /// the newest record, and believe it.
+    #[must_use]
+    pub fn for_records(&self, now_us: u64, wall_us: u64) -> u64 {
+        let (now_before, wall_before) = self.believed;
+        let since = wall_before.saturating_add(now_us.saturating_sub(now_before));
+        if self.trusted { wall_us } else { since }
+    }
+
+    /// The wall time to write into an envelope as that of receipt: never before the one that was
+    /// trusted last, or the message is born old and expires as soon as the clock is right again.
+    #[must_use]
+    pub fn for_receipt(&self, now_us: u64, wall_us: u64) -> u64 {
+        wall_us.max(self.for_records(now_us, wall_us))
     }
 
     /// NTP or the operator vouches for the clock as it was last read.
     pub fn confirm(&mut self) {
         self.trusted = true;
+        self.believed = self.anchor;
     }
 
     /// Whether the clock may end things.
@@ -221,6 +245,25 @@ mod tests {
                 assert_eq!(schedule().next(1, age, 0), want);
             }
         }
+    }
+
+    /// A crash while the clock is wrong must not make it right.
+    #[test]
+    fn a_restart_does_not_end_a_doubt() {
+        let received = 1_800_000_000 * SECOND;
+        let wrong = 4_070_908_800 * SECOND;
+        let wall = Wall::new(0, wrong, Some(received));
+        let record = wall.for_records(50 * SECOND, wrong + 50 * SECOND);
+        assert_eq!(record, received + 50 * SECOND);
+        assert!(!Wall::new(0, wrong + 60 * SECOND, Some(record)).trusted());
+        let mut stepped = Wall::new(0, received, Some(received));
+        stepped.tick(SECOND, wrong);
+        assert_eq!(stepped.for_records(2 * SECOND, wrong + SECOND), received + 2 * SECOND);
+        let receipt = stepped.for_receipt(2 * SECOND, 7);
+        assert_eq!(receipt, received + 2 * SECOND, "not in 1970");
+        assert_eq!(stepped.for_receipt(2 * SECOND, wrong), wrong);
+        stepped.confirm();
+        assert_eq!(stepped.for_records(2 * SECOND, wrong + SECOND), wrong + SECOND);
     }
 
     #[test]

@@ -247,6 +247,7 @@ impl Shard {
         self.desk.machines = inbound::machines(&orders.config, orders.tls.is_some());
         self.desk.standing = self.desk.standing.with(Arc::clone(&orders.config.limits));
         self.desk.ways.orders(&orders.config);
+        self.desk.stream.maillog.configure(&orders.config.log);
         self.desk.orders = orders;
         self.relay.orders(&self.desk);
     }
@@ -411,6 +412,7 @@ impl Shard {
     /// Figures for the house.
     fn publish(&mut self) {
         let log = self.desk.log.stats();
+        self.desk.watch_space(log.segments_free, log.segments);
         let queue = self.relay.counts();
         let as_u64 = |n: usize| n as u64;
         let metrics = &mut self.desk.stream.metrics;

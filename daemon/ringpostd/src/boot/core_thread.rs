@@ -176,6 +176,8 @@ fn desk(
         token: 0,
         paused: HashMap::new(),
         stopped: false,
+        short_of_space: false,
+        listener_sessions: Vec::new(),
         scratch: Vec::new(),
     })
 }

@@ -65,6 +65,8 @@ pub(super) struct Talk {
     pub(super) extended: bool,
     pub(super) guest: Option<Guest>,
     pub(super) may_relay: bool,
+    /// It counts against its listener's sessions.
+    pub(super) entered: bool,
     pub(super) tls: Option<Box<SessionInfo>>,
     pub(super) reverse: Option<Reverse>,
     pub(super) open: Option<Box<Open>>,
@@ -99,6 +101,7 @@ impl Talk {
             extended: false,
             guest: None,
             may_relay: false,
+            entered: false,
             tls: None,
             reverse: None,
             open: None,
@@ -313,6 +316,9 @@ impl Host<'_> {
             && self.desk.standing.mail(guest, self.desk.wall_us).is_err()
         {
             return Err(Reason::ClientMessageRate);
+        }
+        if self.desk.short_of_space {
+            return Err(Reason::SpoolFull);
         }
         let id = TransactionId { session: self.talk.id, n };
         let token = self.desk.next_token();

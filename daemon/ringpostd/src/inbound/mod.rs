@@ -83,6 +83,11 @@ impl Session {
             closing: false,
             eof: false,
         };
+        session.talk.entered = desk.enter_listener(listener);
+        if !session.talk.entered {
+            session.turn_away(core, desk, Reason::Busy);
+            return session;
+        }
         if wants_proxy {
             if !crate::config::any_contains(&listening.proxy_peers, plain(peer).ip()) {
                 session.turn_away(core, desk, Reason::ProxyHeader);
@@ -459,6 +464,9 @@ impl Session {
         }
         if let Some(guest) = self.talk.guest.take() {
             desk.standing.leave(guest);
+        }
+        if self.talk.entered {
+            desk.leave_listener(self.talk.listener);
         }
     }
 
