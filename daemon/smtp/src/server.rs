@@ -98,6 +98,8 @@ pub struct Server {
     envelope: Envelope,
     scanner: Scanner,
     refused: Option<Refused>,
+    /// The host was told of it already; the client hears it at the end of its content.
+    told: bool,
     held: Vec<u8>,
     phase: Phase,
     asked: Option<(Token, Asked)>,
@@ -139,6 +141,7 @@ impl Server {
             envelope: Envelope::default(),
             scanner: Scanner::new(Framing::Dots, BareNewline::Refuse),
             refused: None,
+            told: false,
             held: Vec::new(),
             phase: Phase::Connect,
             asked: None,
@@ -564,13 +567,7 @@ impl Server {
     /// Writes a refusal of ours and tells the host.
     fn refuse(&mut self, stage: Stage, reply: &Reply, about: &[u8], host: &mut impl Host) {
         reply.write_about(host.out(), &self.id, about);
-        host.note(Note::Refused {
-            stage,
-            code: reply.code,
-            enhanced: reply.enhanced.unwrap_or(Enhanced(5, 0, 0)),
-            text: reply.text,
-            about,
-        });
+        tell_fixed(stage, reply, about, host);
     }
 
     fn refuse_and_close(
@@ -586,15 +583,15 @@ impl Server {
     }
 
     /// Writes the host's refusal.
-    fn refuse_by_host(&mut self, stage: Stage, refusal: &Refusal, host: &mut impl Host) {
+    fn refuse_by_host(
+        &mut self,
+        stage: Stage,
+        refusal: &Refusal,
+        about: &[u8],
+        host: &mut impl Host,
+    ) {
         reply::write_refusal(host.out(), refusal, &self.id);
-        host.note(Note::Refused {
-            stage,
-            code: refusal.code(),
-            enhanced: refusal.enhanced(),
-            text: &refusal.text,
-            about: b"",
-        });
+        tell_by_host(stage, refusal, about, host);
         if refusal.close {
             self.close(Closed::Refused, host);
         }
@@ -627,6 +624,7 @@ impl Server {
         self.in_mail = false;
         self.in_chunks = false;
         self.refused = None;
+        self.told = false;
         self.paused = false;
         self.envelope.clear();
         self.id.set_transaction(0);
@@ -652,4 +650,26 @@ impl Server {
 
 fn is_bdat(line: &[u8]) -> bool {
     line.get(..5).is_some_and(|word| word.eq_ignore_ascii_case(b"BDAT "))
+}
+
+/// Tells the host of a refusal of ours.
+fn tell_fixed(stage: Stage, reply: &Reply, about: &[u8], host: &mut impl Host) {
+    host.note(Note::Refused {
+        stage,
+        code: reply.code,
+        enhanced: reply.enhanced.unwrap_or(Enhanced(5, 0, 0)),
+        text: reply.text,
+        about,
+    });
+}
+
+/// Tells the host that its refusal was heard.
+fn tell_by_host(stage: Stage, refusal: &Refusal, about: &[u8], host: &mut impl Host) {
+    host.note(Note::Refused {
+        stage,
+        code: refusal.code(),
+        enhanced: refusal.enhanced(),
+        text: &refusal.text,
+        about,
+    });
 }

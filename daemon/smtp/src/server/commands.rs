@@ -300,11 +300,12 @@ impl Server {
     fn refused(&mut self, asked: Asked, refusal: Refusal, host: &mut impl Host) {
         match asked {
             Asked::Connect => {
-                self.refuse_by_host(Stage::Connect, &refusal.and_close(), host);
+                self.refuse_by_host(Stage::Connect, &refusal.and_close(), b"", host);
             }
-            Asked::Helo { .. } => self.refuse_by_host(Stage::Helo, &refusal, host),
+            Asked::Helo { .. } => self.refuse_by_host(Stage::Helo, &refusal, b"", host),
             Asked::Mail => {
-                self.refuse_by_host(Stage::Mail, &refusal, host);
+                let sender = self.envelope.sender().to_vec();
+                self.refuse_by_host(Stage::Mail, &refusal, &sender, host);
                 self.end_transaction(End::Refused, host);
                 self.mail_refused = true;
                 if !self.is_closed() {
@@ -312,6 +313,8 @@ impl Server {
                 }
             }
             Asked::Rcpt => {
+                let recipient = self.envelope.recipients().last();
+                let recipient = recipient.map_or_else(Vec::new, |last| last.address.to_vec());
                 self.envelope.pop();
                 self.counts.refused_rcpts += u32::from(refusal.is_permanent());
                 if self.counts.refused_rcpts > self.settings.refused_rcpt_max {
@@ -319,10 +322,10 @@ impl Server {
                     let reply = &reply::REFUSED_RCPTS;
                     return self.refuse_and_close(Stage::Rcpt, reply, b"", why, host);
                 }
-                self.refuse_by_host(Stage::Rcpt, &refusal, host);
+                self.refuse_by_host(Stage::Rcpt, &refusal, &recipient, host);
             }
             Asked::Data => {
-                self.refuse_by_host(Stage::Data, &refusal, host);
+                self.refuse_by_host(Stage::Data, &refusal, b"", host);
                 self.end_transaction(End::Refused, host);
             }
             Asked::Chunk { octets, last } => {
@@ -330,7 +333,7 @@ impl Server {
             }
             Asked::Header => self.refuse_content(Refused::Host(Box::new(refusal)), host),
             Asked::Message => {
-                self.refuse_by_host(Stage::Data, &refusal, host);
+                self.refuse_by_host(Stage::Data, &refusal, b"", host);
                 self.end_transaction(End::Refused, host);
             }
         }

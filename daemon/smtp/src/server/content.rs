@@ -138,6 +138,11 @@ impl Server {
         if close {
             return self.say(&refused, host);
         }
+        // Told now, while the host still has what came of it; said at the end.
+        if self.owed_end {
+            self.tell(&refused, host);
+            self.told = true;
+        }
         self.refused = Some(refused);
         self.scanner.discard();
         self.paused = false;
@@ -176,8 +181,21 @@ impl Server {
 
     fn say(&mut self, refused: &Refused, host: &mut impl Host) {
         match refused {
-            Refused::Fixed(reply) => self.refuse(Stage::Data, reply, b"", host),
-            Refused::Host(refusal) => self.refuse_by_host(Stage::Data, refusal, host),
+            Refused::Fixed(reply) => reply.write_with_id(host.out(), &self.id),
+            Refused::Host(refusal) => reply::write_refusal(host.out(), refusal, &self.id),
+        }
+        if !std::mem::take(&mut self.told) {
+            self.tell(refused, host);
+        }
+        if matches!(refused, Refused::Host(refusal) if refusal.close) {
+            self.close(Closed::Refused, host);
+        }
+    }
+
+    fn tell(&self, refused: &Refused, host: &mut impl Host) {
+        match refused {
+            Refused::Fixed(reply) => super::tell_fixed(Stage::Data, reply, b"", host),
+            Refused::Host(refusal) => super::tell_by_host(Stage::Data, refusal, b"", host),
         }
     }
 
