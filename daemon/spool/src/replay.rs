@@ -38,6 +38,7 @@ struct Replay<'a> {
     survey: &'a Survey,
     by_place: HashMap<SegmentRef, usize>,
     out: Replayed,
+    /// Of the run being played: parts of each copy of a message that is not finished.
     chunks: HashMap<(TransactionId, u16), Vec<(u32, Place)>>,
     /// Messages whose chunks are not all there: dead ones, or damaged.
     broken: HashMap<(TransactionId, u16), Place>,
@@ -171,13 +172,18 @@ impl Replay<'_> {
 
     fn message(&mut self, segment: usize, summary: &Summary) {
         let at = self.survey.segments[segment].at;
-        let mut parts = self.chunks.remove(&(summary.id, summary.copy)).unwrap_or_default();
+        let key = (summary.id, summary.copy);
+        // They stay known: the MSG may come once more, from a later attempt at its batch, and the
+        // batches with the chunks need not have been written again.
+        let mut parts = self.chunks.get(&key).cloned().unwrap_or_default();
         parts.sort_by_key(|(part, _)| *part);
         let all = parts.iter().enumerate().all(|(i, (part, _))| index(*part) == i)
             && parts.len() == index(summary.chunks);
-        if !all {
+        if all {
+            self.broken.remove(&key);
+        } else {
             let (offset, length) = (summary.offset, summary.length);
-            self.broken.insert((summary.id, summary.copy), Place { segment: at, offset, length });
+            self.broken.insert(key, Place { segment: at, offset, length });
         }
         match self.out.live.get(summary.id).map(|l| l.copy) {
             None => {
@@ -212,9 +218,10 @@ impl Replay<'_> {
         if matches!(change, Change::Defer(_)) {
             live.set_defer_place(Some((at, offset)));
         }
-        let (home, finished) = (live.segment, live.is_finished());
+        let (home, copy, finished) = (live.segment, live.copy, live.is_finished());
         if finished {
             self.out.live.remove(target.id);
+            self.chunks.remove(&(target.id, copy));
         }
         self.add_wait(segment, home);
     }
