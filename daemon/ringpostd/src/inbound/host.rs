@@ -295,6 +295,8 @@ impl Host<'_> {
     }
 
     fn mail(&mut self, from: Path<'_>, mail: &MailParameters<'_>, n: u32) -> Answer {
+        // The reply carries it, so the line of a refusal does too.
+        self.talk.text.set_transaction(n);
         match self.open_transaction(from, mail, n) {
             Ok(()) => Answer::Accept,
             Err(reason) => Answer::Refuse(reason.refusal()),
@@ -330,7 +332,6 @@ impl Host<'_> {
             self.desk.stream.maillog.release(1);
             reason_of_refusal(refusal)
         })?;
-        self.talk.text.set_transaction(n);
         self.talk.open = Some(Box::new(Open {
             id,
             tx: Some(tx),
@@ -457,6 +458,9 @@ impl Host<'_> {
             header: header.as_deref().filter(|header| !header.is_empty()),
         });
         self.desk.tell(&event);
+        if stage == server::Stage::Mail && self.talk.open.is_none() {
+            self.talk.text.set_transaction(0);
+        }
     }
 
     fn offended(&mut self, offence: Offence) {
