@@ -66,6 +66,12 @@ pub struct Trial {
     pub run_ns: u32,
 }
 
+/// Runs the filter over frames that nobody sent.
+#[derive(Debug)]
+pub struct Prober {
+    program: OwnedFd,
+}
+
 /// A loaded filter.
 #[derive(Debug)]
 pub struct Gate {
@@ -147,8 +153,9 @@ impl Gate {
                 self.notes.push("an interface strips VLAN tags: no answer on tagged ports".into());
             }
         }
-        for name in &settings.interfaces {
-            self.ways(kernel::ways(name).iter().chain(settings.ways.iter()))?;
+        let seen = settings.interfaces.iter().flat_map(|name| kernel::ways(name));
+        for way in seen.chain(settings.ways.iter().cloned()) {
+            self.way(&way)?;
         }
         config.keys = self.config.keys;
         config.key = self.config.key;
@@ -172,15 +179,12 @@ impl Gate {
         result
     }
 
-    fn ways<'a>(&self, ways: impl Iterator<Item = &'a Way>) -> Result<(), Problem> {
+    fn way(&self, way: &Way) -> Result<(), Problem> {
         let segments = Map::<8, 4>::new(self.object.map("SEGMENTS")?);
-        for way in ways {
-            let vlan = way.vlan.unwrap_or(0xffff);
-            let key = u64::from(kernel::index(&way.interface)?) << 16 | u64::from(vlan);
-            let out = kernel::index(&way.out)?;
-            segments.put(&key.to_ne_bytes(), &out.to_ne_bytes()).map_err(call("segments"))?;
-        }
-        Ok(())
+        let vlan = way.vlan.unwrap_or(0xffff);
+        let key = u64::from(kernel::index(&way.interface)?) << 16 | u64::from(vlan);
+        let out = kernel::index(&way.out)?;
+        segments.put(&key.to_ne_bytes(), &out.to_ne_bytes()).map_err(call("segments"))
     }
 
     fn attach_one(&mut self, name: &str, keep: bool) -> Result<Attachment, Problem> {
@@ -304,7 +308,7 @@ impl Gate {
         Ok(())
     }
 
-    /// Verb: numbers and notes; with an address, what every table says of it.
+    /// Verb: numbers and notes; with an address, what every table says of it. Events are apart.
     ///
     /// # Errors
     /// Of the system calls.
@@ -336,6 +340,7 @@ impl Gate {
             reasons,
             spread_permille: u32::try_from(permille).expect("at most 1000"),
             found: address.map_or(Ok(Vec::new()), |address| self.find(address))?,
+            events: Vec::new(),
         })
     }
 
@@ -374,15 +379,34 @@ impl Gate {
         events
     }
 
+    /// A handle for trial runs beside this gate.
+    ///
+    /// # Errors
+    /// Of the system call.
+    pub fn prober(&mut self) -> Result<Prober, Problem> {
+        let program = self.object.program()?.fd().map_err(|e| Problem::Load(chain(&e)))?;
+        let program = program.as_fd().try_clone_to_owned().map_err(call("a second handle"))?;
+        Ok(Prober { program })
+    }
+
+    /// As [`Prober::trial`].
+    ///
+    /// # Errors
+    /// Of the system call.
+    pub fn trial(&mut self, frame: &[u8], interface: u32, repeat: u32) -> Result<Trial, Problem> {
+        self.prober()?.trial(frame, interface, repeat)
+    }
+}
+
+impl Prober {
     /// Runs the filter over a frame as received by this interface (0: by none), `repeat` times.
     /// Counters and hits count.
     ///
     /// # Errors
     /// Of the system call; a frame is at least 14 octets.
-    pub fn trial(&mut self, frame: &[u8], interface: u32, repeat: u32) -> Result<Trial, Problem> {
+    pub fn trial(&self, frame: &[u8], interface: u32, repeat: u32) -> Result<Trial, Problem> {
         let mut output = vec![0; frame.len() + 512];
-        let program = self.object.program()?.fd().map_err(|e| Problem::Load(chain(&e)))?;
-        let ran = sys::test_run(program.as_fd(), frame, &mut output, interface, repeat)
+        let ran = sys::test_run(self.program.as_fd(), frame, &mut output, interface, repeat)
             .map_err(call("a trial run"))?;
         output.truncate(ran.bytes);
         Ok(Trial { verdict: ran.verdict, frame: output, run_ns: ran.run_ns })

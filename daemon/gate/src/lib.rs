@@ -24,17 +24,17 @@ mod settings;
 mod status;
 mod object;
 mod gate;
-//mod wire;
-//mod serve;
+mod wire;
+mod serve;
 
 pub use ebpf_common::set::{Record, Set, SetError, TABLES, Table, header};
 
 pub use crate::bans::{Accepting, Ban, Bans};
-pub use crate::gate::{Attachment, Descriptors, Gate, Trial};
+pub use crate::gate::{Attachment, Descriptors, Gate, Prober, Trial};
 pub use crate::kernel::{Facts, monotonic_s};
 pub use crate::limits::*;
 pub use crate::problem::Problem;
+pub use crate::serve::serve;
 pub use crate::settings::{Rate, Settings, Way};
 pub use crate::status::Status;
-//pub use crate::wire::{Answer, Client, Request};
-//pub use crate::serve::serve;
+pub use crate::wire::{Answer, Client, Request, pair};

@@ -16,7 +16,7 @@ pub const INTERFACES_MAX: usize = 16;
 pub const KEY_LIFE_S: u32 = 6 * 3600;
 
 /// Events handed out at once.
-pub const EVENTS_MAX: usize = 1024;
+pub const EVENTS_MAX: usize = 512;
 
 /// Number of the maps' layout; part of the folder they are pinned in. Raise it with any change
 /// of a key, a value or a size in `ebpf-common`.

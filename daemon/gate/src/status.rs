@@ -1,5 +1,6 @@
 //! What the filter has done so far, in numbers.
 
+use ebpf_common::count::Event;
 use ebpf_common::entry::{Action, Listing};
 
 /// One reading of all counters; they only ever grow while the maps live.
@@ -22,6 +23,8 @@ pub struct Status {
     /// What each table says of the address that was asked for: 1 ban, 2 host, 3 network,
     /// 4 allowed network; with hits and the second of the last.
     pub found: Vec<(u8, Listing, u32, u32)>,
+    /// Sampled SYNs since the last status, the oldest first.
+    pub events: Vec<Event>,
 }
 
 impl Status {

@@ -37,6 +37,11 @@ fn owned(fd: i32) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
+/// Takes a descriptor that came beside a message.
+pub(crate) fn received(fd: i32) -> OwnedFd {
+    owned(fd)
+}
+
 fn address<T>(slice: &[T]) -> u64 {
     slice.as_ptr() as u64
 }

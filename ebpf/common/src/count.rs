@@ -107,6 +107,23 @@ pub const EVENT_BYTES: usize = 44;
 const _: () = assert!(size_of::<Event>() == EVENT_BYTES && align_of::<Event>() == 4);
 
 impl Event {
+    /// As in the ring.
+    #[must_use]
+    pub fn to_octets(&self) -> [u8; EVENT_BYTES] {
+        let mut out = [0; EVENT_BYTES];
+        let [a, b, c, d] = self.source;
+        let words = [a, b, c, d, self.now_s, self.id, self.hits, self.interface];
+        for (to, word) in out.chunks_exact_mut(4).zip(words) {
+            to.copy_from_slice(&word.to_ne_bytes());
+        }
+        out[32..34].copy_from_slice(&self.source_port.to_ne_bytes());
+        out[34..36].copy_from_slice(&self.destination_port.to_ne_bytes());
+        let tail = [self.family, self.reason, self.list, self.action];
+        out[36..40].copy_from_slice(&tail);
+        out[40..].copy_from_slice(&[self.wanted, self.place, self.allowed, self.spare]);
+        out
+    }
+
     /// From the ring's octets.
     #[must_use]
     pub fn from_octets(o: &[u8]) -> Option<Self> {
@@ -152,6 +169,7 @@ mod tests {
         octets[at..at + 2].copy_from_slice(&25_u16.to_ne_bytes());
         let event = Event::from_octets(&octets).expect("long enough");
         assert_eq!((event.place, event.destination_port), (3, 25));
+        assert_eq!(event.to_octets(), octets);
         assert_eq!(Event::from_octets(&octets[1..]), None);
     }
 }
