@@ -7,7 +7,7 @@ use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 
 use nix::libc::O_NONBLOCK;
-use nix::sys::termios::{self, LocalFlags, SetArg};
+use rustix::termios::{self, LocalModes, OptionalActions};
 
 /// The console, listening.
 #[derive(Debug)]
@@ -23,8 +23,8 @@ impl Keys {
         if let Some(console) = &console
             && let Ok(mut settings) = termios::tcgetattr(console)
         {
-            settings.local_flags &= !(LocalFlags::ICANON | LocalFlags::ECHO);
-            let _ = termios::tcsetattr(console, SetArg::TCSANOW, &settings);
+            settings.local_modes &= !(LocalModes::ICANON | LocalModes::ECHO);
+            let _ = termios::tcsetattr(console, OptionalActions::Now, &settings);
         }
         Self { console }
     }

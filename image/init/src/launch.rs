@@ -12,8 +12,8 @@ use std::process::Command;
 use nix::sys::prctl::set_no_new_privs;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::SigSet;
-use nix::sys::termios::{self, BaudRate, ControlFlags, LocalFlags, SetArg};
 use nix::unistd::{Gid, Uid, setgid, setgroups, setsid, setuid};
+use rustix::termios::{self, ControlModes, LocalModes, OptionalActions};
 
 use crate::limits::{DAEMON_FILES, DAEMON_ID, DAEMON_LOCKED};
 
@@ -64,27 +64,20 @@ fn console(port: &str, speed: u32) -> Outcome {
     let path = format!("/dev/{port}");
     let line = OpenOptions::new().read(true).write(true).open(&path);
     let line = line.map_err(|error| format!("{path}: {error}"))?;
-    set_line(&line, speed).map_err(step("speed"))?;
-    let _ = rustix::process::ioctl_tiocsctty(&line);
     let fail = |error: rustix::io::Errno| format!("{path}: {error}");
+    set_line(&line, speed).map_err(fail)?;
+    let _ = rustix::process::ioctl_tiocsctty(&line);
     rustix::stdio::dup2_stdin(line.as_fd()).map_err(fail)?;
     rustix::stdio::dup2_stdout(line.as_fd()).map_err(fail)?;
     rustix::stdio::dup2_stderr(line.as_fd()).map_err(fail)
 }
 
 /// Fixed speed, no flow control by lines: a cable that is unplugged must not stop a program.
-fn set_line(line: &std::fs::File, speed: u32) -> nix::Result<()> {
+fn set_line(line: &std::fs::File, speed: u32) -> rustix::io::Result<()> {
     let mut settings = termios::tcgetattr(line)?;
-    settings.control_flags |= ControlFlags::CLOCAL | ControlFlags::CREAD;
-    settings.control_flags &= !ControlFlags::CRTSCTS;
-    settings.local_flags |= LocalFlags::ISIG | LocalFlags::ICANON | LocalFlags::ECHO;
-    let rate = match speed {
-        9_600 => BaudRate::B9600,
-        19_200 => BaudRate::B19200,
-        38_400 => BaudRate::B38400,
-        57_600 => BaudRate::B57600,
-        _ => BaudRate::B115200,
-    };
-    termios::cfsetspeed(&mut settings, rate)?;
-    termios::tcsetattr(line, SetArg::TCSANOW, &settings)
+    settings.control_modes |= ControlModes::CLOCAL | ControlModes::CREAD;
+    settings.control_modes &= !ControlModes::CRTSCTS;
+    settings.local_modes |= LocalModes::ISIG | LocalModes::ICANON | LocalModes::ECHO;
+    settings.set_speed(speed)?;
+    termios::tcsetattr(line, OptionalActions::Now, &settings)
 }

@@ -6,7 +6,7 @@
 //! to maintenance (network down, console only).
 
 use std::os::fd::AsFd as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -26,6 +26,9 @@ use crate::service::{Service, State};
 use crate::settings::{Console, Settings};
 use crate::watchdog::Watchdog;
 use crate::{bless, clock, health, mounts, network};
+
+/// What may run on the serial line: the console program, or the debug image's shell.
+const CONSOLES: [&str; 2] = ["/bin/console", "/bin/sh"];
 
 /// How the machine ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,12 +129,10 @@ impl Node {
 
     /// The console program of this image, if it has one, on its serial line.
     fn open_console(&mut self) {
-        const PROGRAM: &str = "/bin/console";
-        if self.console.is_some() || !std::path::Path::new(PROGRAM).exists() {
-            return;
-        }
+        let there = CONSOLES.iter().find(|program| Path::new(program).exists());
+        let (Some(program), None) = (there, &self.console) else { return };
         let Console { port, speed } = &self.settings.console;
-        let words = ["console", port, &speed.to_string(), PROGRAM];
+        let words = ["console", port, &speed.to_string(), program];
         let console = Service::new("console", &words, PathBuf::from("/"));
         self.console = Some(console.with("TERM", "vt100").with("PATH", "/bin"));
     }

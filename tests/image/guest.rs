@@ -1,0 +1,162 @@
+//! One virtual machine: its disk, its serial line, its port 25.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
+
+use crate::daemon::programs::Folder;
+
+/// After so long a wait says that it still waits; it never gives up by itself.
+const SAY_EVERY: Duration = Duration::from_secs(60);
+
+/// How a guest is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// The kernel is handed to QEMU: no firmware, no versions.
+    Direct,
+    /// Firmware, systemd-boot, UKI.
+    Firmware,
+    /// The same, and the firmware starts only what is signed.
+    SecureBoot,
+}
+
+/// A running guest. Dropped, it is killed.
+pub(crate) struct Guest {
+    child: Child,
+    lines: Receiver<String>,
+    said: Vec<String>,
+    /// Where its port 25 is reached.
+    pub(crate) mail: SocketAddr,
+    monitor: PathBuf,
+}
+
+impl Guest {
+    /// Boots a disk, with further words for QEMU.
+    pub(crate) fn start(folder: &Folder, disk: &Path, start: Start, more: &[String]) -> Self {
+        let mail = free_port();
+        let monitor = folder.path("monitor");
+        let _ = std::fs::remove_file(&monitor);
+        let mut qemu = Command::new("qemu-system-x86_64");
+        // KVM where it works; nothing here depends on it.
+        let accel = std::env::var("RINGPOST_ACCEL").unwrap_or_else(|_| "tcg,thread=multi".into());
+        qemu.args(["-machine", "q35", "-accel", &accel, "-cpu", "max", "-m", "512", "-smp", "2"]);
+        qemu.args(["-display", "none", "-serial", "stdio", "-nodefaults"]);
+        qemu.args(["-monitor", &format!("unix:{},server=on,wait=off", monitor.display())]);
+        qemu.args(["-drive", &format!("if=none,id=d,format=raw,file={}", disk.display())]);
+        qemu.args(["-device", "virtio-blk-pci,drive=d,bootindex=1", "-device", "virtio-rng-pci"]);
+        qemu.args(["-device", "i6300esb", "-action", "watchdog=reset"]);
+        qemu.args(["-netdev", &format!("user,id=n,hostfwd=tcp:{mail}-:25")]);
+        qemu.args(["-device", "virtio-net-pci,netdev=n,mac=52:54:00:12:34:56,romfile="]);
+        firmware(&mut qemu, folder, start);
+        qemu.args(more).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        let mut child = qemu.spawn().expect("qemu-system-x86_64 is installed");
+        let serial = BufReader::new(child.stdout.take().expect("stdout is piped"));
+        let (to, lines) = channel();
+        std::thread::spawn(move || {
+            for line in serial.split(b'\n').map_while(Result::ok) {
+                let _ = to.send(String::from_utf8_lossy(&line).trim_end().to_owned());
+            }
+        });
+        Self { child, lines, said: Vec::new(), mail, monitor }
+    }
+
+    /// Waits for a line that holds this, and returns it.
+    pub(crate) fn wait_for(&mut self, what: &str) -> String {
+        self.wait_for_any(&[what])
+    }
+
+    /// Waits for a line that holds one of these.
+    pub(crate) fn wait_for_any(&mut self, any: &[&str]) -> String {
+        loop {
+            match self.lines.recv_timeout(SAY_EVERY) {
+                Ok(line) => {
+                    self.said.push(line.clone());
+                    if any.iter().any(|what| line.contains(what)) {
+                        return line;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => eprintln!("still waiting for {any:?}"),
+                Err(RecvTimeoutError::Disconnected) => {
+                    panic!("the guest ended without {any:?}:\n{}", self.said.join("\n"))
+                }
+            }
+        }
+    }
+
+    /// Everything it said so far.
+    pub(crate) fn said(&self) -> String {
+        self.said.join("\n")
+    }
+
+    /// Gives QEMU's monitor a command.
+    pub(crate) fn command(&self, words: &str) {
+        let mut monitor = UnixStream::connect(&self.monitor).expect("the monitor listens");
+        monitor.write_all(words.as_bytes()).expect("the monitor reads");
+        monitor.write_all(b"\n").expect("the monitor reads");
+        // It has taken the command when it prompts again.
+        let mut seen = Vec::new();
+        let mut octet = [0];
+        while seen.windows(6).filter(|w| w == b"(qemu)").count() < 2 {
+            if monitor.read(&mut octet).unwrap_or(0) == 0 {
+                return;
+            }
+            seen.push(octet[0]);
+        }
+    }
+
+    /// Presses the power button and waits for the end.
+    pub(crate) fn power_off(mut self) -> String {
+        self.command("system_powerdown");
+        self.wait_for("PowerOff: now");
+        let status = self.child.wait().expect("QEMU is ours");
+        assert!(status.success(), "QEMU: {status}");
+        self.said()
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            self.said.extend(self.lines.try_iter());
+            eprintln!("the guest said:\n{}", self.said());
+        }
+    }
+}
+
+fn firmware(qemu: &mut Command, folder: &Folder, start: Start) {
+    if start == Start::Direct {
+        let image = super::stage::image();
+        let line = std::fs::read_to_string(image.with_extension("cmdline")).expect("built");
+        qemu.arg("-kernel").arg(image.with_extension("kernel"));
+        qemu.arg("-initrd").arg(image.with_extension("initramfs"));
+        qemu.args(["-append", &line]);
+        return;
+    }
+    let secure = start == Start::SecureBoot;
+    let name = if secure { "OVMF_VARS_4M.snakeoil.fd" } else { "OVMF_VARS_4M.fd" };
+    let variables = folder.path("variables.fd");
+    if !variables.exists() {
+        std::fs::copy(Path::new("/usr/share/OVMF").join(name), &variables).expect("ovmf");
+    }
+    let code = if secure { "OVMF_CODE_4M.secboot.fd" } else { "OVMF_CODE_4M.fd" };
+    let code = format!("if=pflash,format=raw,unit=0,readonly=on,file=/usr/share/OVMF/{code}");
+    qemu.args(["-drive", &code]);
+    let variables = variables.display();
+    qemu.args(["-drive", &format!("if=pflash,format=raw,unit=1,file={variables}")]);
+    if secure {
+        qemu.args(["-machine", "q35,smm=on"]);
+        qemu.args(["-global", "driver=cfi.pflash01,property=secure,value=on"]);
+    }
+}
+
+/// A port of the loopback that nobody has.
+fn free_port() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("bound")
+}

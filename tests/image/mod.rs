@@ -1,0 +1,13 @@
+//! The image in QEMU: started, fed with mail, upgraded, broken.
+//!
+//! *Guarantees.* Every guest has a disk and ports of its own and talks to this machine's loopback
+//! only. What is waited for is a line on its serial console; a guest that ends without it fails the
+//! test with everything it said.
+//! *Failure.* A failed test keeps its folder and prints where it is.
+
+mod guest;
+mod stage;
+
+mod boot;
+mod chain;
+mod build;
