@@ -1,3 +1,14 @@
 //! One binary for all tests that need more than one crate.
 
+#[cfg(test)]
+mod dialog;
+#[cfg(test)]
 mod tidy;
+#[cfg(test)]
+mod daemon;
+#[cfg(test)]
+mod crash;
+#[cfg(test)]
+mod peers;
+#[cfg(test)]
+mod console;

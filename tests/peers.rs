@@ -10,6 +10,7 @@
 //! *Failure.* A panic with the peer's log.
 
 mod neighbours;
+mod ours;
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};

@@ -159,6 +159,12 @@ fn functions(file: &Source) -> Vec<(usize, usize)> {
         if !head.starts_with("fn ") {
             continue;
         }
+        // A signature of a trait has no body: it ends before anything opens.
+        let opens = |l: &&String| l.trim_end().ends_with(['{', ';', '}']);
+        let signature_end = file.lines[start..].iter().find(opens);
+        if signature_end.is_some_and(|l| l.trim_end().ends_with(';')) {
+            continue;
+        }
         let end = file.lines[start..].iter().position(|l| {
             l.len() > indent
                 && l.as_bytes()[indent] == b'}'
@@ -169,6 +175,15 @@ fn functions(file: &Source) -> Vec<(usize, usize)> {
         }
     }
     found
+}
+
+#[test]
+fn a_signature_is_no_function() {
+    let text = "trait A {\n    fn a(\n        b: u8,\n    ) -> u8;\n    fn c(&self) {\n        \
+                d();\n    }\n    fn e() {}\n}\n";
+    let lines = text.lines().map(str::to_owned).collect();
+    let file = Source { path: "x.rs".to_owned(), lines, is_test: false };
+    assert_eq!(functions(&file).first(), Some(&(5, 3)));
 }
 
 #[test]

@@ -1,0 +1,24 @@
+//! The running release daemon, spoken to over TCP.
+//!
+//! *Guarantees.* Every daemon has a folder and ports of its own; nothing here reads the clock to
+//! decide whether a test passes. What is waited for is waited for until it is there.
+//! *Failure.* A failed test keeps its folder (config, log, spool) and prints where it is.
+
+pub(crate) mod backend;
+pub(crate) mod client;
+pub(crate) mod dns;
+pub(crate) mod programs;
+pub(crate) mod secrets;
+pub(crate) mod wire;
+
+mod config;
+mod dialogs;
+mod engine;
+mod hints;
+mod limits;
+mod logs;
+mod mx;
+mod receive;
+mod relay;
+mod reports;
+mod tls;
