@@ -4,21 +4,21 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// One Rust source file, path relative to the top of the tree.
-pub struct Source {
-    pub path: String,
+pub(crate) struct Source {
+    pub(crate) path: String,
     /// The lines before the file's test module, which stands last by our habit.
-    pub lines: Vec<String>,
+    pub(crate) lines: Vec<String>,
     /// Whether the whole file is test code.
-    pub is_test: bool,
+    pub(crate) is_test: bool,
 }
 
 /// The top of the checkout.
-pub fn top() -> PathBuf {
+pub(crate) fn top() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the tree").to_path_buf()
 }
 
 /// Every Rust file below the folders that hold code.
-pub fn all() -> Vec<Source> {
+pub(crate) fn all() -> Vec<Source> {
     let top = top();
     let mut files = Vec::new();
     for folder in ["daemon", "ebpf", "image", "benches", "tools", "tests"] {
@@ -60,6 +60,7 @@ fn read(top: &Path, path: &Path) -> Source {
     let is_test = name.starts_with("tests/")
         || name.contains("/tests/")
         || name.contains("/benches/")
+        || name.contains("/examples/")
         || name.ends_with("/tests.rs")
         || name.ends_with("_tests.rs")
         || name.contains("/fuzz/");
@@ -68,7 +69,7 @@ fn read(top: &Path, path: &Path) -> Source {
 
 impl Source {
     /// Code without line comments and without what stands between quotes, line by line.
-    pub fn code(&self) -> impl Iterator<Item = (usize, String)> + '_ {
+    pub(crate) fn code(&self) -> impl Iterator<Item = (usize, String)> + '_ {
         self.lines.iter().enumerate().map(|(n, line)| (n + 1, bare(line)))
     }
 }

