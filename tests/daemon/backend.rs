@@ -133,7 +133,9 @@ impl Backend {
     fn serve(&self, stream: TcpStream) {
         let now = self.open.fetch_add(1, Ordering::SeqCst) + 1;
         self.most.fetch_max(now, Ordering::SeqCst);
-        let _ = self.dialogue(stream);
+        let mut wire = Wire::new(stream);
+        let _ = self.dialogue(&mut wire);
+        // Before the socket closes: the other end may open its next connection right then.
         self.open.fetch_sub(1, Ordering::SeqCst);
     }
 
@@ -174,8 +176,7 @@ impl Backend {
         lines.iter().enumerate().map(line).collect()
     }
 
-    fn dialogue(&self, tcp: TcpStream) -> std::io::Result<()> {
-        let mut wire = Wire::new(tcp);
+    fn dialogue(&self, wire: &mut Wire) -> std::io::Result<()> {
         match self.manner("CONNECT") {
             Some(Ok(reply)) => wire.write(format!("{reply}\r\n").as_bytes())?,
             Some(Err(())) => return Ok(()),
@@ -188,7 +189,7 @@ impl Backend {
             let reply = match self.manner(&line) {
                 Some(Err(())) => return Ok(()),
                 Some(Ok(reply)) => format!("{reply}\r\n"),
-                None => match self.command(&mut wire, &line, &mut mail)? {
+                None => match self.command(wire, &line, &mut mail)? {
                     Some(reply) => reply,
                     None => return Ok(()),
                 },

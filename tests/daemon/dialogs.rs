@@ -43,7 +43,8 @@ fn daemon(settings: &[(String, String)], backend: &Backend) -> Daemon {
                 setup.listener = "tls = \"starttls\"\n".to_owned();
                 setup.more.push_str(
                     "[[tls.certificate]]\ncertificate = \"{folder}/own.crt\"\n\
-                     key = \"{folder}/own.key\"\nnames = [\"mx.example.org\"]\nself_signed = true\n",
+                     key = \"{folder}/own.key\"\nnames = [\"mx.example.org\"]\n\
+                     self_signed = true\n",
                 );
             }
             _ => panic!("a setting nobody knows: {key} {value}"),

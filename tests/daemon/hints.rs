@@ -73,7 +73,7 @@ fn what_a_run_learned_of_its_hosts_the_next_one_knows() {
     let mut client = Client::greeted(daemon.address);
     client.expect("MAIL FROM:<a@example.net> SIZE=12346", "250");
     client.expect("RCPT TO:<b@up.example>", "552 5.3.4");
-    assert_eq!(daemon.ledger().queued, 2);
+    daemon.until("two that wait", |daemon| daemon.ledger().queued == 2);
     // Without them it is tried at once.
     daemon.kill();
     fs::remove_file(daemon.folder.path("hints")).expect("it is there");

@@ -94,8 +94,9 @@ fn rates_are_one_for_all_cores() {
 #[test]
 fn exempt_networks_have_no_limits() {
     let backend = Backend::start(Manners::default());
-    let limits = "connections_max = 1\nconnection_rate = \"1 per day\"\nmessage_rate = \"1 per day\"\n\
-                  recipient_rate = \"1 per day\"\nexempt_networks = [\"127.0.0.0/8\"]\n";
+    let limits = "connections_max = 1\nconnection_rate = \"1 per day\"\n\
+                  message_rate = \"1 per day\"\nrecipient_rate = \"1 per day\"\n\
+                  exempt_networks = [\"127.0.0.0/8\"]\n";
     let mut daemon = Daemon::start("exempt", setup(&backend, limits));
     let mut clients: Vec<Client> = (0..20).map(|_| Client::greeted(daemon.address)).collect();
     for client in &mut clients {
@@ -252,7 +253,7 @@ fn ten_thousand_sessions_stand_idle() {
 #[test]
 fn who_finds_no_slot_hears_421_and_comes_in_later() {
     let backend = Backend::start(Manners::default());
-    let mut setup = setup(&backend, "connections_max = 1000\n");
+    let mut setup = setup(&backend, "connections_max = 20\n");
     setup.node = "sessions_max = 20\n".to_owned();
     let mut daemon = Daemon::start("slots", setup);
     let mut clients: Vec<(Client, String)> = (0..60)

@@ -103,6 +103,8 @@ fn what_cannot_be_delivered_is_refused_at_rcpt() {
     let dns = Dns::start(&[
         ("null.example", Data::Mx(0, "")),
         ("loop.example", Data::Mx(10, "mx.example.org")),
+        // Known by its name alone: the address is nobody's here.
+        ("mx.example.org", Data::Address(Ipv4Addr::new(192, 0, 2, 1).into())),
         ("nohost.example", Data::Mx(10, "gone.test")),
         ("trouble.example", Data::Trouble),
     ]);

@@ -271,8 +271,8 @@ fn chunks_and_pipelining_bring_the_same_message() {
     let content = "Subject: dots\r\n\r\n.\r\n..\r\nend\r\n";
     client.send(
         format!(
-            "MAIL FROM:<a@example.net>\r\nRCPT TO:<b@example.org>\r\nRCPT TO:<c@nowhere.example>\r\n\
-             BDAT 10\r\n{}BDAT {} LAST\r\n{}QUIT\r\n",
+            "MAIL FROM:<a@example.net>\r\nRCPT TO:<b@example.org>\r\n\
+             RCPT TO:<c@nowhere.example>\r\nBDAT 10\r\n{}BDAT {} LAST\r\n{}QUIT\r\n",
             &content[..10],
             content.len() - 10,
             &content[10..]
