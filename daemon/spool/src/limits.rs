@@ -73,7 +73,7 @@ pub const FOOTER_BYTES_MAX: usize = BATCH_BYTES_MAX;
 /// Reads of one log on their way at once; more wait.
 pub const READS_MAX: usize = 16;
 /// Messages being copied to the cold log at once.
-pub const MOVES_MAX: usize = 4;
+pub const MOVES_MAX: usize = 16;
 /// Bytes being copied to the cold log at once.
 pub const MOVE_BYTES_MAX: usize = 4 << 20;
 /// Open cold segments of one log: messages that die together lie together.

@@ -11,10 +11,12 @@ use std::collections::HashMap;
 
 use crate::disk::Device;
 use crate::id::RUN_MAX;
+use crate::index::{IndexItem, IndexWalk};
 use crate::ledger::Ledger;
 use crate::limits::BLOCK;
 use crate::live::Table;
-use crate::log::{Column, LogStart, SegmentStart};
+use crate::log::{Column, LogStart, Owed, SegmentStart};
+use crate::record::Change;
 use crate::replay::{Replayed, replay};
 use crate::segment::{SegmentKind, SegmentRef};
 use crate::set::{Problem, Set, SetError, problem};
@@ -64,6 +66,9 @@ pub struct Report {
     pub was_running: bool,
     /// Members that take no part.
     pub members_out: Vec<u16>,
+    /// Segments given up although a later start may need what they say: nothing else was free.
+    /// Until it is written again, a crash delivers what they say is done once more.
+    pub rescued: usize,
 }
 
 impl Report {
@@ -111,11 +116,13 @@ pub fn recover<D: Device>(
     // What an earlier process wrote may still be on its way to the medium.
     set.sync()?;
     let survey = survey(&mut set, progress)?;
-    let replayed = replay(&mut set, &survey);
-    let report = report(&set, &survey, &replayed);
+    let mut replayed = replay(&mut set, &survey);
+    let mut report = report(&set, &survey, &replayed);
     mend(&mut set, &survey)?;
+    let rescued = rescue(&mut set, &survey, &mut replayed);
+    report.rescued = usize::from(rescued.is_some());
     raise(&mut set, options, &report)?;
-    let logs = share(&set, options.cores, &survey, replayed);
+    let logs = share(&set, options.cores, &survey, replayed, rescued);
     let run = set.superblock.run;
     Ok(Recovered { set, run, logs, report })
 }
@@ -144,6 +151,7 @@ fn report<D: Device>(set: &Set<D>, survey: &Survey, replayed: &Replayed) -> Repo
         newest_wall_us: survey.newest_wall_us,
         was_running: set.superblock.owner_pid != 0,
         members_out: set.out_of_step.clone(),
+        rescued: 0,
     }
 }
 
@@ -159,7 +167,8 @@ fn mend<D: Device>(set: &mut Set<D>, survey: &Survey) -> Result<(), SetError> {
     let struck = |at: SegmentRef, offset: u32| survey.strike.contains(&(at, offset));
     for (member, at, offset, bytes) in &survey.heal {
         if !struck(*at, *offset) {
-            set.write(*member, *at, crate::bytes::index(*offset), bytes)?;
+            // A place that can never be written again stays as it is: the other copy is whole.
+            let _ = set.write(*member, *at, crate::bytes::index(*offset), bytes);
         }
     }
     set.sync()
@@ -203,12 +212,92 @@ pub fn release<D: Device>(set: &mut Set<D>) -> Result<(), SetError> {
     set.update(|block| block.owner_pid = 0)
 }
 
+/// A segment that is emptied so that anything can be written at all.
+struct Rescued {
+    segment: usize,
+    owed: Vec<Owed>,
+}
+
+/// When no segment can be opened, a log that is full would stay full: nothing could be marked as
+/// done. Then one in which nothing is live is given up, and what it says is written again first.
+fn rescue<D: Device>(
+    set: &mut Set<D>,
+    survey: &Survey,
+    replayed: &mut Replayed,
+) -> Option<Rescued> {
+    let mut live: std::collections::HashSet<SegmentRef> = std::collections::HashSet::new();
+    for message in replayed.live.iter() {
+        live.insert(message.segment);
+        live.extend(message.chunks().iter().map(|c| c.segment));
+    }
+    let can_open = |i: usize| {
+        let s = &survey.segments[i];
+        !s.is_used() || !s.quarantined && !live.contains(&s.at) && replayed.waits[i].is_empty()
+    };
+    if (0..survey.segments.len()).any(can_open) {
+        return None;
+    }
+    for (i, segment) in survey.segments.iter().enumerate() {
+        if segment.quarantined || live.contains(&segment.at) {
+            continue;
+        }
+        let index = match (&segment.footer, &segment.index) {
+            (Some(trailer), _) => crate::survey::footer(set, segment.at, trailer),
+            (None, index) => index.clone(),
+        };
+        if let Some(owed) = index.and_then(|index| owed_by(survey, replayed, segment.at, &index)) {
+            replayed.waits[i].clear();
+            return Some(Rescued { segment: i, owed });
+        }
+    }
+    None
+}
+
+/// What must be written again when that segment goes; `None` when it cannot go.
+fn owed_by(
+    survey: &Survey,
+    replayed: &Replayed,
+    at: SegmentRef,
+    index: &[u8],
+) -> Option<Vec<Owed>> {
+    let stands = |other: SegmentRef, epoch: u64| {
+        let found = survey.segments.iter().find(|s| s.at == other);
+        found.is_some_and(|s| s.is_used() && s.epoch() == epoch)
+    };
+    let mut owed = Vec::new();
+    for item in IndexWalk::new(index) {
+        let (offset, kind, body, whole) = match item.ok()? {
+            IndexItem::Batch(b) if stands(b.stale_segment, b.stale_epoch) => return None,
+            IndexItem::Other { offset, kind, body, whole } => (offset, kind, body, whole),
+            IndexItem::Batch(_) | IndexItem::Message(_) | IndexItem::Chunk(_) => continue,
+        };
+        let Ok(Some(change)) = Change::decode(kind, body) else { return None };
+        let target = change.target();
+        let there = target.segment == SegmentRef::NONE || stands(target.segment, target.epoch);
+        if !there || target.segment == at {
+            continue;
+        }
+        let live = replayed.live.get(target.id);
+        let counts = |live: &crate::live::Live| live.defer_place() == Some((at, offset));
+        let defer_of = match (&change, live) {
+            // The older copy must go first.
+            (Change::Move(..), _) => return None,
+            (Change::Defer(_), Some(live)) if counts(live) => Some(target.id),
+            (Change::Defer(_), _) => continue,
+            _ => None,
+        };
+        owed.push(Owed { record: whole.to_vec(), target: target.segment, defer_of });
+    }
+    Some(owed)
+}
+
 /// Segments that speak of each other go to one core; the free ones are dealt out.
 fn share<D: Device>(
     set: &Set<D>,
     cores: u16,
     survey: &Survey,
     mut replayed: Replayed,
+    rescued: Option<Rescued>,
 ) -> Vec<LogStart> {
     let owner = owners(survey, &replayed, cores, set.logs.len());
     let columns = set.logs.len();
@@ -220,8 +309,12 @@ fn share<D: Device>(
             columns: columns_of(set, usize::from(core) % columns),
             segments: Vec::new(),
             live: Table::default(),
+            owed: Vec::new(),
         })
         .collect();
+    if let Some(rescued) = rescued {
+        logs[owner[rescued.segment]].owed = rescued.owed;
+    }
     let mut core_of: HashMap<SegmentRef, usize> = HashMap::new();
     for (i, segment) in survey.segments.iter().enumerate() {
         let core = owner[i];
@@ -299,14 +392,29 @@ fn owners(survey: &Survey, replayed: &Replayed, cores: u16, columns: usize) -> V
     owner
 }
 
-/// Free segments go to the core of their column that has the fewest.
+/// Free segments that each core gets first: without any it could write nothing.
+const FREE_FIRST: usize = 3;
+
+/// Free segments go to the core of their column that has the fewest, but a few to each core.
 fn deal(survey: &Survey, owner: &mut [usize], load: &mut [usize], columns: usize) {
     let cores = load.len();
     let mut free = vec![0usize; cores];
-    for (i, s) in survey.segments.iter().enumerate().filter(|(_, s)| !s.is_used()) {
-        let column = usize::from(s.at.column());
-        let at_home = |core: &usize| core % columns == column;
-        let mut able: Vec<usize> = (0..cores).filter(at_home).collect();
+    let mut left: Vec<usize> =
+        (0..owner.len()).filter(|i| !survey.segments[*i].is_used()).collect();
+    for round in 1..=FREE_FIRST {
+        for core in (0..cores).filter(|core| free[*core] < round).collect::<Vec<_>>() {
+            let home = |i: &usize| usize::from(survey.segments[*i].at.column()) == core % columns;
+            let any = || (!left.is_empty()).then_some(0);
+            let Some(n) = left.iter().position(home).or_else(any) else {
+                return hand_over_duties(survey, owner, &free);
+            };
+            owner[left.remove(n)] = core;
+            free[core] += 1;
+        }
+    }
+    for i in left {
+        let column = usize::from(survey.segments[i].at.column());
+        let mut able: Vec<usize> = (0..cores).filter(|core| core % columns == column).collect();
         if able.is_empty() {
             able = vec![column % cores];
         }
@@ -315,17 +423,18 @@ fn deal(survey: &Survey, owner: &mut [usize], load: &mut [usize], columns: usize
         free[core] += 1;
         owner[i] = core;
     }
-    // A core without a free segment could write nothing: take one from whoever has most.
-    for core in 0..cores {
-        let richest = (0..cores).max_by_key(|c| free[*c]).unwrap_or(0);
-        if free[core] > 0 || free[richest] < 2 {
-            continue;
-        }
-        let i = (0..owner.len()).find(|i| owner[*i] == richest && !survey.segments[*i].is_used());
-        if let Some(i) = i {
-            owner[i] = core;
-            free[richest] -= 1;
-            free[core] += 1;
+    hand_over_duties(survey, owner, &free);
+}
+
+/// A core that got no free segment keeps no mail: it could not say what became of it.
+fn hand_over_duties(survey: &Survey, owner: &mut [usize], free: &[usize]) {
+    let richest = (0..free.len()).max_by_key(|core| free[*core]).unwrap_or(0);
+    if free[richest] == 0 {
+        return;
+    }
+    for (i, owner) in owner.iter_mut().enumerate() {
+        if survey.segments[i].is_used() && free[*owner] == 0 {
+            *owner = richest;
         }
     }
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::bytes::{index, len32};
 use crate::disk::Device;
-use crate::index::{TRAILER, Trailer};
+use crate::index::{IndexItem, IndexWalk, TRAILER, Trailer};
 use crate::ledger::Ledger;
 use crate::limits::{BLOCK, FOOTER_BYTES_MAX};
 use crate::scan::{self, Found};
@@ -169,29 +169,34 @@ impl Survey {
         let log = set.logs[usize::from(at.column())];
         let offset = at.device_offset(set.segment_bytes());
         let mut best: Option<SegmentHeader> = None;
-        let mut damaged = None;
+        let (mut damaged, mut refused, mut blank) = (None, None, false);
         let mut block = vec![0; BLOCK];
         for member in set.column_members(at.column()).into_iter().flatten() {
             let read = set.read(member, at, 0, &mut block);
             let Some(device) = set.device(member) else { continue };
-            let refuse = |p| Err(problem(device, offset, p));
+            let mut refuse = |p| refused = Some(problem(device, offset, p));
             match read.ok().map(|()| SegmentHeader::decode(&block, log, at)) {
                 Some(Ok(header)) => {
                     if best.is_none_or(|b| b.epoch < header.epoch) {
                         best = Some(header);
                     }
                 }
-                Some(Err(BadHeader::Blank)) => {}
-                Some(Err(BadHeader::OtherLog)) => return refuse(Problem::OtherLog),
-                Some(Err(BadHeader::Swapped(found))) => return refuse(Problem::Swapped { found }),
+                Some(Err(BadHeader::Blank)) => blank = true,
+                Some(Err(BadHeader::OtherLog)) => refuse(Problem::OtherLog),
+                Some(Err(BadHeader::Swapped(found))) => refuse(Problem::Swapped { found }),
                 Some(Err(BadHeader::Damaged)) | None => {
                     let device = device.name().to_owned();
                     damaged = Some(Damage { device, offset, what: DamageKind::SegmentHeader });
                 }
             }
         }
-        if best.is_none() && damaged.is_some() {
-            *quarantined = true;
+        // One good copy is enough; and what was opened has a header on every copy, so that a blank
+        // one says that nothing was ever acknowledged there.
+        if best.is_none() && !blank {
+            if let Some(refused) = refused {
+                return Err(refused);
+            }
+            *quarantined = damaged.is_some();
             self.damage.extend(damaged);
         }
         Ok(best)
@@ -286,7 +291,7 @@ impl Survey {
     /// Every accepted batch names the place of the one before it. (Of older runs an earlier
     /// recovery has said so already.)
     fn find_damage<D: Device>(&mut self, set: &mut Set<D>) {
-        let mut damaged = Vec::new();
+        let (mut damaged, mut suspected) = (Vec::new(), Vec::new());
         let last_run = set.superblock.run;
         let by_place: HashMap<SegmentRef, usize> =
             self.segments.iter().enumerate().map(|(i, s)| (s.at, i)).collect();
@@ -304,8 +309,15 @@ impl Survey {
                 let scanned = before.footer.is_none()
                     && before.header.is_some_and(|b| b.epoch == h.previous_epoch);
                 if scanned {
-                    damaged.push((*i, h.previous_block.wrapping_mul(len32(BLOCK))));
+                    let block = h.previous_block.wrapping_mul(len32(BLOCK));
+                    suspected.push((h.seq - 1, group.segments.clone(), *i, block));
                 }
+            }
+        }
+        for (seq, group, i, offset) in suspected {
+            // This may be a failed attempt, and what it follows written elsewhere and sealed.
+            if !self.is_sealed_in(set, &group, seq) {
+                damaged.push((i, offset));
             }
         }
         for (i, offset) in damaged {
@@ -315,6 +327,20 @@ impl Survey {
             let device = name_of(set, at);
             self.damage.push(Damage { device, offset: place, what: DamageKind::Batch });
         }
+    }
+
+    /// A sealed segment of the group holds that batch.
+    fn is_sealed_in<D: Device>(&self, set: &mut Set<D>, group: &[usize], seq: u64) -> bool {
+        group.iter().any(|i| {
+            let segment = &self.segments[*i];
+            let Some(trailer) = segment.footer else { return false };
+            if !(trailer.first_seq..=trailer.last_seq).contains(&seq) {
+                return false;
+            }
+            let Some(records) = footer(set, segment.at, &trailer) else { return false };
+            IndexWalk::new(&records)
+                .any(|item| matches!(item, Ok(IndexItem::Batch(batch)) if batch.seq == seq))
+        })
     }
 
     fn index<D: Device>(&mut self, set: &mut Set<D>) -> Result<(), SetError> {

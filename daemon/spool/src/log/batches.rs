@@ -246,7 +246,9 @@ impl<B: Buffer> Log<B> {
     fn hot_is_due(&self, now_us: u64) -> bool {
         let late = |since: Option<u64>| since.is_some_and(|t| now_us >= t + WATERMARK_DELAY_US);
         if self.waiting.is_empty() {
-            return self.flights.is_empty() && late(self.uncovered_since_us);
+            // A watermark is worth a block, but not the last ones.
+            let worth = self.flights.is_empty() && !self.is_scarce();
+            return worth && late(self.uncovered_since_us);
         }
         if self.waiting_bytes >= BESIDE_BYTES_MIN || self.waiting_messages >= BESIDE_MESSAGES_MIN {
             return true;

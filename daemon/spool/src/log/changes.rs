@@ -85,12 +85,13 @@ impl<B: Buffer> Log<B> {
         results: Vec<RecipientResult>,
         now_us: u64,
     ) -> Result<(), ChangeError> {
-        let target = Self::target(id);
-        self.change(
-            Change::Defer(Defer { target, next_wall_us, tries, tier, results }),
-            None,
-            now_us,
-        )
+        let change =
+            Change::Defer(Defer { target: Self::target(id), next_wall_us, tries, tier, results });
+        if self.is_out_of_segments() {
+            // A help after a restart, not a duty: the last room is for what ends messages.
+            return self.prepare(change, None).map(drop).ok_or(ChangeError::Unknown);
+        }
+        self.change(change, None, now_us)
     }
 
     /// Waits for the operator (`hold`), or waits no more.

@@ -108,6 +108,7 @@ impl<B: Buffer> Log<B> {
         let bad = self.flights[i].segment;
         self.segments[bad].state = State::Sealed;
         self.segments[bad].failed = true;
+        self.recount();
         if self.hot.is_some_and(|c| c.segment == bad) {
             self.hot = None;
         }

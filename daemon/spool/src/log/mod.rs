@@ -38,6 +38,9 @@ use segments::{Cursor, Segment, Upkeep};
 use sweep::{ColdItem, Move, Sweep};
 use transactions::Tx;
 
+/// What could not be done when it was due is tried again after this.
+const AGAIN_US: u64 = 5_000;
+
 /// Bounds and waits of one log, from the config.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LogConfig {
@@ -110,6 +113,19 @@ pub struct LogStart {
     pub segments: Vec<SegmentStart>,
     /// Its messages.
     pub live: Table,
+    /// Changes to be written first.
+    pub owed: Vec<Owed>,
+}
+
+/// A change that recovery took out of a segment, so that it can be reused at once.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Owed {
+    /// The record as it stands.
+    pub record: Vec<u8>,
+    /// The segment of its message.
+    pub target: SegmentRef,
+    /// It is the DEFER that counts of that message.
+    pub defer_of: Option<TransactionId>,
 }
 
 /// What the log tells its owner.
@@ -300,6 +316,8 @@ pub struct Log<B> {
     segment_bytes: u32,
     columns: Vec<Column>,
     segments: Vec<Segment>,
+    /// Segments that can be used, at once or one after the other; see `recount`.
+    reclaimable: usize,
     hot: Option<Cursor>,
     cold: [Option<Cursor>; COLD_BUCKETS_MAX],
     upkeep: Vec<Upkeep<B>>,
@@ -344,6 +362,8 @@ pub struct Log<B> {
     health: Health,
     errors_in_row: u32,
     retry_at_us: u64,
+    /// The last turn.
+    turned_us: u64,
     cancels: usize,
     closing: bool,
     closed: bool,
@@ -376,6 +396,7 @@ impl<B: Buffer> Log<B> {
             segment_bytes: start.segment_bytes,
             columns: start.columns,
             segments: Vec::with_capacity(start.segments.len()),
+            reclaimable: 0,
             hot: None,
             cold: [None; COLD_BUCKETS_MAX],
             upkeep: Vec::new(),
@@ -412,6 +433,7 @@ impl<B: Buffer> Log<B> {
             health: Health::Good,
             errors_in_row: 0,
             retry_at_us: 0,
+            turned_us: now_us,
             cancels: 0,
             closing: false,
             closed: false,
@@ -419,11 +441,16 @@ impl<B: Buffer> Log<B> {
             events: VecDeque::new(),
         };
         log.adopt(start.segments, now_us);
+        for Owed { record, target, defer_of } in start.owed {
+            log.enqueue(Item::Forward(batches::Forward { record, target, defer_of }));
+            log.change_since_us = Some(now_us);
+        }
         log
     }
 
     /// Submits what is due. Call it at the end of each turn of the loop and at `deadline`.
     pub fn turn<D: Disk<Buffer = B>>(&mut self, disk: &mut D, now_us: u64, wall_us: u64) {
+        self.turned_us = now_us;
         self.watch(now_us);
         self.rewrite(disk, now_us);
         self.submit_batches(disk, now_us, wall_us);
@@ -459,13 +486,16 @@ impl<B: Buffer> Log<B> {
             Health::Failed => Some(self.retry_at_us),
         };
         let changes = self.change_since_us.map(|t| t + WATERMARK_DELAY_US);
-        let watermark = self.uncovered_since_us.map(|t| t + WATERMARK_DELAY_US);
-        let idle = self.flights.is_empty();
+        let watermark = self.uncovered_since_us.filter(|_| !self.is_scarce());
+        let watermark = watermark.map(|t| t + WATERMARK_DELAY_US);
+        // With nowhere to write to, the next sweep is what may help.
+        let idle = self.flights.is_empty() && (self.hot.is_some() || !self.is_out_of_segments());
         let sweep = self.has_sealed().then_some(self.next_sweep_us);
-        [stuck, changes.filter(|_| idle), watermark.filter(|_| idle), sweep]
-            .into_iter()
-            .flatten()
-            .min()
+        let due = [stuck, changes.filter(|_| idle), watermark.filter(|_| idle), sweep];
+        let due = due.into_iter().flatten().min()?;
+        // What was due at the last turn and could not be done is not due again at once.
+        let late = due <= self.turned_us;
+        Some(if late { self.turned_us + AGAIN_US } else { due })
     }
 
     /// A message of this log.
@@ -502,7 +532,7 @@ impl<B: Buffer> Log<B> {
             forwarded: self.counters.forwarded,
             errors: self.counters.errors,
             segments: self.segments.len(),
-            segments_free: self.free_segments(),
+            segments_free: self.reclaimable,
             reserved: self.reserved,
             available: self.available(),
             memory: self.memory,

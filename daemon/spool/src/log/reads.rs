@@ -47,6 +47,8 @@ pub(super) struct Read {
     defer: Option<Defer>,
     /// Copies not tried yet.
     member_try: usize,
+    /// A device said no for one of the copies: it may say yes later.
+    refused: Option<ReadError>,
 }
 
 impl<B: Buffer> Log<B> {
@@ -78,7 +80,8 @@ impl<B: Buffer> Log<B> {
             }
             _ => Stage::Record(record),
         };
-        let read = Read { token: 0, asker, id, part, stage, defer: None, member_try: 0 };
+        let read =
+            Read { token: 0, asker, id, part, stage, defer: None, member_try: 0, refused: None };
         self.reads_waiting.push_back(read);
         Ok(())
     }
@@ -94,6 +97,7 @@ impl<B: Buffer> Log<B> {
             stage,
             defer: None,
             member_try: 0,
+            refused: None,
         };
         self.reads_waiting.push_back(read);
     }
@@ -161,6 +165,9 @@ impl<B: Buffer> Log<B> {
     /// The other copy, when there is one.
     fn try_copy(&mut self, mut read: Read, error: ReadError) {
         read.member_try += 1;
+        if matches!(error, ReadError::Disk(_)) {
+            read.refused = Some(error.clone());
+        }
         let (segment, offset, _) = read.span();
         if self.members(segment).into_iter().flatten().count() > read.member_try {
             self.reads_waiting.push_front(read);
@@ -170,6 +177,7 @@ impl<B: Buffer> Log<B> {
             let alarm = Alarm::Unreadable { id: read.id, segment, offset };
             self.events.push_back(Event::Alarm(alarm));
         }
+        let error = read.refused.take().unwrap_or(error);
         self.read_failed(&read, error);
     }
 

@@ -41,6 +41,11 @@ impl Bits {
     pub(super) fn is_empty(&self) -> bool {
         self.0.iter().all(|w| *w == 0)
     }
+
+    fn is_subset(&self, of: &Self) -> bool {
+        let word = |n: usize| of.0.get(n).copied().unwrap_or(0);
+        self.0.iter().enumerate().all(|(n, w)| w & !word(n) == 0)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,6 +54,8 @@ pub(super) enum State {
     Free,
     /// Its header is on the way.
     Opening,
+    /// Dead, and a header is on the way that says so.
+    Blanking,
     /// Open, and not yet chosen.
     Ready,
     /// Takes batches.
@@ -63,6 +70,8 @@ pub(super) enum State {
 pub(super) struct Segment {
     pub(super) at: SegmentRef,
     pub(super) epoch: u64,
+    /// The use before, while the header of this one is not durable; else 0.
+    pub(super) epoch_before: u64,
     pub(super) state: State,
     pub(super) kind: SegmentKind,
     /// MSGs and CHUNKs in it that are needed.
@@ -107,6 +116,7 @@ pub(super) struct Cursor {
 enum Work {
     Header,
     Footer,
+    Blank,
 }
 
 /// A header or footer on its way.
@@ -130,6 +140,7 @@ impl<B: Buffer> Log<B> {
             self.segments.push(Segment {
                 at: start.at,
                 epoch: start.epoch,
+                epoch_before: 0,
                 state: if start.used { State::Sealed } else { State::Free },
                 kind: start.kind,
                 live: 0,
@@ -163,6 +174,7 @@ impl<B: Buffer> Log<B> {
         for place in places {
             self.hold(place);
         }
+        self.recount();
     }
 
     /// The segment of that address.
@@ -182,14 +194,21 @@ impl<B: Buffer> Log<B> {
             let segment = &mut self.segments[i];
             segment.live = segment.live.saturating_sub(1);
             segment.live_bytes = segment.live_bytes.saturating_sub(u64::from(place.length));
+            if segment.live == 0 {
+                self.recount();
+            }
         }
     }
 
     /// `later` may be reused only after `earlier` has been.
     pub(super) fn wait_for(&mut self, later: usize, earlier: SegmentRef) {
         let Some(earlier) = self.segment_of(earlier) else { return };
-        if later != earlier && self.segments[earlier].state != State::Free {
+        if later != earlier
+            && self.segments[earlier].state != State::Free
+            && !self.segments[later].waits_for.contains(earlier)
+        {
             self.segments[later].waits_for.insert(earlier);
+            self.recount();
         }
     }
 
@@ -219,25 +238,75 @@ impl<B: Buffer> Log<B> {
             && round_up(BATCH_HEADER + bytes, BLOCK) <= room.min(BATCH_BYTES_MAX)
     }
 
-    /// Segments that can be used at once.
+    /// Counts what one reopening after the other can give: a dead segment that only waits for
+    /// segments that can be reopened themselves. (In a busy log each dead segment waits for the
+    /// one before it, so that at any moment one alone can be used at once.) Called when a segment
+    /// changes its state, dies, or waits for another one: seldom.
+    pub(super) fn recount(&mut self) {
+        let dead = |s: &Segment| !s.retired && s.state == State::Sealed && s.live == 0;
+        let mut ways: Vec<usize> =
+            (0..self.segments.len()).filter(|i| dead(&self.segments[*i])).collect();
+        ways.sort_unstable_by_key(|i| self.segments[*i].order);
+        let mut given = Bits::default();
+        for (i, segment) in self.segments.iter().enumerate() {
+            if segment.state == State::Free || segment.state == State::Ready {
+                given.insert(i);
+            }
+        }
+        loop {
+            let before = ways.len();
+            ways.retain(|i| {
+                let free = self.segments[*i].waits_for.is_subset(&given);
+                if free {
+                    given.insert(*i);
+                }
+                !free
+            });
+            if ways.is_empty() || ways.len() == before {
+                break;
+            }
+        }
+        self.reclaimable = self
+            .segments
+            .iter()
+            .enumerate()
+            .filter(|(i, s)| given.contains(*i) && !s.retired)
+            .count();
+    }
+
+    /// Segments that can be opened, one after the other.
     pub(super) fn free_segments(&self) -> usize {
-        self.segments.iter().filter(|s| s.is_reusable() || s.state == State::Ready).count()
+        self.reclaimable
     }
 
-    /// Segments that only the log's own work may take.
+    /// Segments that only the log's own work may take: changes, copies, reports. With fewer, a
+    /// restart in a full log could write nothing any more.
     pub(super) fn own_segments(&self) -> usize {
-        if self.segments.len() < 8 { 1 } else { 2 }
+        if self.segments.len() < 8 { 2 } else { 3 }
     }
 
-    /// Bytes that may still be promised to clients.
+    /// Space is so short that the log works on getting some back before anything else.
+    pub(super) fn is_scarce(&self) -> bool {
+        self.free_segments() <= self.own_segments() + 1
+    }
+
+    /// Bytes that may still be promised to clients. What is missing of the log's own segments is
+    /// not taken from the open one either.
     pub(super) fn available(&self) -> u64 {
         let usable = u64::from(self.segment_bytes - self.segment_bytes / 16);
-        let free = self.free_segments().saturating_sub(self.own_segments());
         let rest = self.hot.map_or(0, |cursor| {
             let left = self.segment_bytes.saturating_sub(cursor.offset);
             u64::from(left.saturating_sub(self.segment_bytes / 16))
         });
-        (len64(free) * usable + rest).saturating_sub(self.reserved)
+        let all = len64(self.free_segments()) * usable + rest;
+        let kept = len64(self.own_segments()) * usable + self.reserved;
+        all.saturating_sub(kept).saturating_sub(len64(self.waiting_bytes))
+    }
+
+    /// No segment is left that could be opened, and none is on its way.
+    pub(super) fn is_out_of_segments(&self) -> bool {
+        let opening = |s: &Segment| matches!(s.state, State::Opening | State::Ready);
+        !self.segments.iter().any(|s| s.is_reusable() || opening(s))
     }
 
     pub(super) fn is_sealing(&self) -> bool {
@@ -253,6 +322,7 @@ impl<B: Buffer> Log<B> {
     pub(super) fn take_ready(&mut self, kind: SegmentKind) -> Option<Cursor> {
         let i = self.segments.iter().position(|s| s.state == State::Ready && s.kind == kind)?;
         self.segments[i].state = State::Open;
+        self.recount();
         let cursor = Cursor { segment: i, offset: len32(BLOCK) };
         match kind {
             SegmentKind::Hot => self.hot = Some(cursor),
@@ -303,6 +373,9 @@ impl<B: Buffer> Log<B> {
         if let Some(bucket) = self.wanted_cold() {
             self.open_one(disk, SegmentKind::Cold(bucket), now_us, wall_us);
         }
+        if !self.closing {
+            self.blank_one(disk, now_us, wall_us);
+        }
     }
 
     fn open_one<D: Disk<Buffer = B>>(
@@ -331,6 +404,18 @@ impl<B: Buffer> Log<B> {
                 (s.failed, s.at.column() != home, s.order)
             });
         let Some(i) = best else { return };
+        let Some(buffer) = self.spare.pop() else { return };
+        self.write_header(disk, (Work::Header, i, kind), buffer, now_us, wall_us);
+    }
+
+    fn write_header<D: Disk<Buffer = B>>(
+        &mut self,
+        disk: &mut D,
+        (work, i, kind): (Work, usize, SegmentKind),
+        mut buffer: B,
+        now_us: u64,
+        wall_us: u64,
+    ) {
         let order = self.next_order;
         self.next_order += 1;
         let next_epoch = (self.segments[i].epoch + 1).max(u64::from(self.run) << 24);
@@ -346,18 +431,41 @@ impl<B: Buffer> Log<B> {
             opened_wall_us: wall_us,
         };
         let segment = &mut self.segments[i];
+        if segment.epoch_before == 0 {
+            segment.epoch_before = segment.epoch;
+        }
         segment.epoch = next_epoch;
-        segment.state = State::Opening;
+        segment.state = if work == Work::Blank { State::Blanking } else { State::Opening };
+        self.reclaimable = self.reclaimable.saturating_sub(1);
         segment.kind = kind;
         segment.order = order;
         segment.opened_us = now_us;
+        segment.swept_us = 0;
         segment.index = Some(Vec::new());
         segment.index_reserved = 0;
         segment.first_seq = 0;
         segment.last_seq = 0;
-        let Some(mut buffer) = self.spare.pop() else { return };
         buffer.bytes_mut()[..BLOCK].copy_from_slice(&header.encode());
-        self.submit_upkeep(disk, (Work::Header, i), (0, BLOCK), buffer, now_us);
+        self.submit_upkeep(disk, (work, i), (0, BLOCK), buffer, now_us);
+    }
+
+    /// Few segments are free in a restart's eyes: a dead one gets an empty header now. What this
+    /// life knows of changes copied forward the next one does not: it would wait again.
+    fn blank_one<D: Disk<Buffer = B>>(&mut self, disk: &mut D, now_us: u64, wall_us: u64) {
+        let free = |s: &&Segment| !s.retired && matches!(s.state, State::Free | State::Ready);
+        let under_way = self.upkeep.iter().any(|u| u.work == Work::Blank);
+        let enough = self.segments.iter().filter(free).count() > self.own_segments();
+        if enough || under_way || self.spare.len() < 3 || !self.may_try(now_us) {
+            return;
+        }
+        let dead = (0..self.segments.len())
+            .filter(|i| self.segments[*i].is_reusable() && self.segments[*i].state != State::Free)
+            .filter(|i| !self.segments[*i].failed && self.sweep_segment() != Some(*i))
+            .filter(|i| self.flights.iter().all(|f| f.segment != *i))
+            .min_by_key(|i| self.segments[*i].order);
+        let Some(i) = dead else { return };
+        let Some(buffer) = self.spare.pop() else { return };
+        self.write_header(disk, (Work::Blank, i, SegmentKind::Hot), buffer, now_us, wall_us);
     }
 
     pub(super) fn log_of(&self, at: SegmentRef) -> u128 {
@@ -425,7 +533,7 @@ impl<B: Buffer> Log<B> {
     pub(super) fn upkeep_done(&mut self, i: usize, done: Completion<B>, now_us: u64) {
         let at = self.segments[self.upkeep[i].segment].at;
         let expected = match self.upkeep[i].work {
-            Work::Header => BLOCK,
+            Work::Header | Work::Blank => BLOCK,
             Work::Footer => {
                 let records = self.segments[self.upkeep[i].segment].index.as_ref();
                 footer_bytes(records.map_or(0, Vec::len))
@@ -446,23 +554,32 @@ impl<B: Buffer> Log<B> {
         if let Some(alarm) = work.failed {
             self.events.push_back(Event::Alarm(alarm));
         }
-        match (work.work, failed) {
-            (Work::Header, false) => self.reopened(work.segment),
-            (Work::Header, true) => {
+        self.upkeep_result(work.work, work.segment, failed, now_us);
+        self.recount();
+    }
+
+    fn upkeep_result(&mut self, work: Work, segment: usize, failed: bool, now_us: u64) {
+        match (work, failed) {
+            (Work::Header, false) => self.reopened(segment),
+            (Work::Blank, false) => {
+                self.reopened(segment);
+                self.segments[segment].state = State::Free;
+            }
+            (Work::Header | Work::Blank, true) => {
                 // Nothing in it is needed, whichever header is there: it may be tried again.
-                self.segments[work.segment].state = State::Sealed;
-                self.segments[work.segment].failed = true;
+                self.segments[segment].state = State::Sealed;
+                self.segments[segment].failed = true;
                 self.count_error(now_us);
             }
             (Work::Footer, true) => {
                 // Its index stays in memory; a restart reads the segment instead.
-                self.segments[work.segment].state = State::Sealed;
-                self.segments[work.segment].failed = true;
+                self.segments[segment].state = State::Sealed;
+                self.segments[segment].failed = true;
                 self.count_error(now_us);
             }
             (Work::Footer, false) => {
-                self.segments[work.segment].state = State::Sealed;
-                self.segments[work.segment].index = None;
+                self.segments[segment].state = State::Sealed;
+                self.segments[segment].index = None;
             }
         }
     }
@@ -471,6 +588,7 @@ impl<B: Buffer> Log<B> {
     fn reopened(&mut self, i: usize) {
         self.segments[i].state = State::Ready;
         self.segments[i].failed = false;
+        self.segments[i].epoch_before = 0;
         self.segments[i].waits_for.clear();
         for segment in &mut self.segments {
             segment.waits_for.remove(i);

@@ -131,6 +131,11 @@ impl<B: Buffer> Log<B> {
         if self.sweep.is_none() && now_us >= self.next_sweep_us {
             self.next_sweep_us = now_us + SWEEP_PAUSE_US;
             self.choose_sweep(now_us);
+        } else if now_us >= self.next_sweep_us {
+            self.next_sweep_us = now_us + SWEEP_PAUSE_US;
+            if self.hot.is_none() && self.is_out_of_segments() {
+                self.abandon();
+            }
         }
         let Some(sweep) = &mut self.sweep else { return };
         match &mut sweep.stage {
@@ -151,14 +156,21 @@ impl<B: Buffer> Log<B> {
     }
 
     fn choose_sweep(&mut self, now_us: u64) {
-        let short = self.free_segments() * 4 < self.segments.len() + 3;
+        let short = self.is_scarce() || self.reclaimable * 4 < self.segments.len() + 3;
         let room_to_move =
             self.free_segments() > self.own_segments() || self.cold.iter().any(Option::is_some);
         let sparse = u64::from(self.segment_bytes / 4);
-        let (mut evacuate, mut forward) = (None, None);
+        // So little is left that half-empty segments are put together, whatever their age.
+        let scarce = self.is_scarce();
+        let room_for_copies = self.room_for_copies();
+        let (mut evacuate, mut forward, mut compact) = (None, None, None);
         for (i, s) in self.segments.iter().enumerate() {
             if s.state != State::Sealed || s.retired || now_us < s.swept_us {
                 continue;
+            }
+            if scarce && s.live > 0 && s.live_bytes < sparse.min(room_for_copies) {
+                // The oldest: later ones wait for it.
+                keep_older(&mut compact, s.order, i);
             }
             let aged = now_us >= s.opened_us + self.config.hot_age_us;
             let due = s.kind == SegmentKind::Hot || (short && s.live_bytes < sparse);
@@ -171,7 +183,8 @@ impl<B: Buffer> Log<B> {
         }
         let evacuate = evacuate.map(|(_, i)| (i, Purpose::Evacuate));
         let forward = forward.map(|(_, i)| (i, Purpose::Forward));
-        let Some((segment, purpose)) = forward.or(evacuate) else { return };
+        let compact = compact.map(|(_, i)| (i, Purpose::Evacuate));
+        let Some((segment, purpose)) = forward.or(evacuate).or(compact) else { return };
         self.segments[segment].swept_us = now_us + 10 * SWEEP_PAUSE_US;
         let stage = match &self.segments[segment].index {
             Some(index) => Stage::Work { index: index.clone(), position: (0, 0) },
@@ -183,6 +196,35 @@ impl<B: Buffer> Log<B> {
             let at = self.segments[segment].at;
             self.ask_raw(at, self.segment_bytes - len32(TRAILER), TRAILER);
         }
+    }
+
+    /// Bytes that copies find in the open hot segment and behind it.
+    fn room_for_copies(&self) -> u64 {
+        let size = u64::from(self.segment_bytes);
+        let left = self.hot.map_or(0, |c| size.saturating_sub(u64::from(c.offset) + size / 16));
+        left + crate::bytes::len64(self.free_segments()) * (size - size / 16)
+    }
+
+    /// There is no room for the copies: they are given up, so that something else may help.
+    fn abandon(&mut self) {
+        for item in std::mem::take(&mut self.cold_waiting) {
+            if let ColdItem::Copy { places, .. } = item {
+                places.into_iter().for_each(|place| self.let_go(place));
+            }
+        }
+        for item in std::mem::take(&mut self.waiting) {
+            if matches!(item, Item::Forward(_)) {
+                self.waiting_bytes -= item.bytes().min(self.waiting_bytes);
+                self.built += 1;
+            } else {
+                self.waiting.push_back(item);
+            }
+        }
+        let moving = |log: &Self, id| log.table.get(id).is_some_and(Live::is_moving);
+        let stuck: Vec<TransactionId> =
+            self.moves.iter().map(|m| m.id).filter(|id| !moving(self, *id)).collect();
+        stuck.into_iter().for_each(|id| self.end_move(id));
+        self.sweep = None;
     }
 
     /// Bytes of the footer came.
@@ -377,6 +419,16 @@ impl<B: Buffer> Log<B> {
         self.cold[usize::from(bucket)].is_none().then_some(bucket)
     }
 
+    /// Where copies go: where no cold segment may be opened, to the hot one.
+    fn copies_to(&self, bucket: u8) -> SegmentKind {
+        let open = self.cold[usize::from(bucket)].is_some();
+        if open || self.free_segments() > self.own_segments() {
+            SegmentKind::Cold(bucket)
+        } else {
+            SegmentKind::Hot
+        }
+    }
+
     pub(super) fn submit_cold<D: Disk<Buffer = B>>(
         &mut self,
         disk: &mut D,
@@ -386,7 +438,7 @@ impl<B: Buffer> Log<B> {
         // Changes first: what a copy says must not be newer than the log.
         let changes = self.waiting.iter().any(|i| matches!(i, Item::Change(_) | Item::Message(_)));
         let Some(first) = self.cold_waiting.front().filter(|_| !changes) else { return false };
-        let (kind, bucket) = (SegmentKind::Cold(first.bucket()), first.bucket());
+        let (kind, bucket) = (self.copies_to(first.bucket()), first.bucket());
         let Some(cursor) = self.cursor(kind, first.bytes(), COPY_INDEX) else { return false };
         let Some(buffer) = self.spare.pop() else { return false };
         let mut builder = Builder::new(buffer, BATCH_BYTES_MAX);
@@ -478,7 +530,10 @@ impl<B: Buffer> Log<B> {
 
     /// That use of the segment is still on the device.
     fn stands(&self, at: SegmentRef, epoch: u64) -> bool {
-        self.segment_of(at).is_some_and(|i| self.segments[i].epoch == epoch)
+        self.segment_of(at).is_some_and(|i| {
+            let s = &self.segments[i];
+            s.epoch == epoch || s.epoch_before == epoch && epoch != 0
+        })
     }
 
     /// A MOVE cannot be copied forward: older copies must go first.
@@ -535,11 +590,17 @@ impl<B: Buffer> Log<B> {
             Purpose::Forward => !durable,
         };
         if busy {
-            self.change_since_us.get_or_insert(now_us);
+            if !self.waiting.is_empty() {
+                self.change_since_us.get_or_insert(now_us);
+            }
             return;
         }
         let keep = self.sweep.take().map(|s| s.keep).unwrap_or_default();
         self.next_sweep_us = now_us;
+        if purpose == Purpose::Evacuate && self.segments[segment].live == 0 {
+            // What it still waits for may be copied forward at once.
+            self.segments[segment].swept_us = 0;
+        }
         if purpose == Purpose::Forward && self.segments[segment].live == 0 {
             // What it kept waiting for may have been reopened since: then it waits no more.
             let before = std::mem::take(&mut self.segments[segment].waits_for);
