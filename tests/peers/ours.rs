@@ -119,7 +119,8 @@ fn a_neighbours_refusal_comes_back_as_a_report() {
     let reports = Backend::start(Manners::default());
     let route = |domain: &str, address: std::net::SocketAddr| {
         format!(
-            "[[route]]\ndomains = [\"{domain}\"]\nhosts = [{{ host = \"127.0.0.1\", port = {} }}]\n",
+            "[[route]]\ndomains = [\"{domain}\"]\n\
+             hosts = [{{ host = \"127.0.0.1\", port = {} }}]\n",
             address.port()
         )
     };

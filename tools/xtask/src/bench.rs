@@ -1,0 +1,63 @@
+//! `./x bench`: the floor, the daemon discarding, and the daemon keeping every message, in turn on
+//! one processor with the load on another.
+//!
+//! *Failure*: a port in use or a program that does not start is named.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// How a server is run, and what its route does with the mail.
+const SERVERS: [(&str, u16, &str); 2] = [("discard", 2581, "at_once"), ("durable", 2582, "logged")];
+
+/// Runs it; `more` goes to `mxbench measure` (`--help` there).
+pub(crate) fn bench(more: &[String]) -> Result<(), String> {
+    let me = std::env::current_exe().map_err(|e| format!("cannot find my programs: {e}"))?;
+    let programs = me.parent().expect("a program lies in a folder").to_path_buf();
+    let folder = Path::new("var").join("bench");
+    let mut measure = Command::new(programs.join("mxbench"));
+    measure.arg("measure");
+    for (name, port, discard) in SERVERS {
+        let place = folder.join(name);
+        fs::create_dir_all(&place).map_err(|e| format!("cannot make {}: {e}", place.display()))?;
+        let config = write_config(&place, port, discard)?;
+        // A spool that is there already is used again: its segments are zero-filled.
+        let command =
+            format!("exec {} --config {}", text(&programs.join("ringpostd")), text(&config));
+        measure.args(["--name", name, "--server-addr"]).arg(format!("127.0.0.1:{port}"));
+        measure.arg("--server-cmd").arg(command);
+    }
+    let usual = ["--rounds", "5", "--burst", "0.9", "--fifo", "--large", "--idle", "10000"];
+    measure.args(usual).args(more);
+    println!(
+        "mxbench {}",
+        measure.get_args().map(|a| a.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    );
+    let status = measure.status().map_err(|e| format!("cannot start mxbench: {e}"))?;
+    if status.success() { Ok(()) } else { Err(format!("mxbench measure: {status}")) }
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// One core, no limits, a route that keeps or keeps not.
+fn write_config(place: &Path, port: u16, discard: &str) -> Result<PathBuf, String> {
+    let at = |name: &str| text(&place.join(name));
+    let config = format!(
+        "[node]\nhostname = \"mx.example.org\"\ncores = 1\n\
+         [[listener]]\naddress = \"127.0.0.1\"\nport = {port}\ntls = \"none\"\n\
+         [policy]\nrelay_domains = [\"example.com\", \"example.org\"]\nany_recipient = true\n\
+         size_max = \"200 MiB\"\nmessages_max = 1000000\n\
+         [[route]]\nname = \"hole\"\ndomains = [\"*\"]\ndiscard = \"{discard}\"\n\
+         [spool]\nplaces = [\"{spool}\"]\nsegments = 48\nsegment_mib = 64\n\
+         [hints]\nfile = \"{hints}\"\nsize = \"16 MiB\"\n\
+         [log]\ndir = \"{log}\"\ntotal_size = \"256 MiB\"\n",
+        spool = at("spool"),
+        hints = at("hints"),
+        log = at("log"),
+    );
+    let path = place.join("mx.toml");
+    fs::write(&path, config).map_err(|e| format!("cannot write {}: {e}", path.display()))?;
+    Ok(path)
+}
