@@ -161,7 +161,7 @@ fn two_capabilities_are_enough_for_the_gate() {
     }
     let bed = Bed::new();
     let namespace = &bed.names.server;
-    let capabilities = "-all,+bpf,+net_admin";
+    let capabilities = "-all,+bpf,+net_admin,+perfmon";
     let before = [
         "ip",
         "netns",

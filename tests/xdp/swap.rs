@@ -6,7 +6,7 @@ use ebpf_common::entry::Action;
 use ebpf_common::packet::Address;
 use gate::{Gate, Set, Table};
 
-use super::bed::{Bed, Lists, able, settings};
+use super::bed::{Lists, able, settings};
 use super::frames::{SYN, frame};
 
 const DROP: u32 = 1;
@@ -90,15 +90,4 @@ fn a_set_that_is_not_sound_leaves_the_old_one() {
     assert_eq!(gate.trial(&syn, 0, 1).expect("a trial").verdict, DROP);
     Lists::default().swap(&mut gate);
     assert_eq!(gate.trial(&syn, 0, 1).expect("a trial").verdict, PASS);
-}
-
-/// What a million hosts and ten thousand networks cost, in time and memory.
-#[test]
-#[ignore = "a measurement: prints figures, judges nothing"]
-fn figures() {
-    let bed = Bed::new();
-    let mut gate = Gate::load(None).expect("loaded");
-    gate.attach(&settings(&[], Action::Drop)).expect("settings");
-    super::figures::all(&mut gate);
-    drop(bed);
 }

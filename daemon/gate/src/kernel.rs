@@ -46,6 +46,19 @@ pub fn monotonic_s() -> u32 {
     u32::try_from(now.tv_sec()).unwrap_or(u32::MAX)
 }
 
+const CAP_NET_ADMIN: u32 = 12;
+const CAP_BPF: u32 = 39;
+
+/// Gives up all capabilities of the calling thread but `CAP_BPF` and `CAP_NET_ADMIN`. To be
+/// called by the gate's only thread when the filter is loaded: loading also takes `CAP_PERFMON`,
+/// without which the kernel allows no read at a place in the packet that depends on the packet.
+///
+/// # Errors
+/// One of the two was not there to be kept.
+pub fn confine() -> Result<(), Problem> {
+    sys::keep_capabilities(&[CAP_NET_ADMIN, CAP_BPF]).map_err(call("capset"))
+}
+
 /// The interface's number in this namespace.
 pub(crate) fn index(name: &str) -> Result<u32, Problem> {
     if_nametoindex(name).map_err(|e| Problem::Attach(name.to_owned(), e.to_string()))

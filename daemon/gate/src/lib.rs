@@ -31,7 +31,7 @@ pub use ebpf_common::set::{Record, Set, SetError, TABLES, Table, header};
 
 pub use crate::bans::{Accepting, Ban, Bans};
 pub use crate::gate::{Attachment, Descriptors, Gate, Prober, Trial};
-pub use crate::kernel::{Facts, monotonic_s};
+pub use crate::kernel::{Facts, confine, monotonic_s};
 pub use crate::limits::*;
 pub use crate::problem::Problem;
 pub use crate::serve::serve;

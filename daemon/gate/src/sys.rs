@@ -301,3 +301,32 @@ pub(crate) fn keep_tags(socket: BorrowedFd<'_>, name: &str) -> io::Result<()> {
     value.data &= !ETH_FLAG_RXVLAN;
     ethtool(socket, name, &mut value)
 }
+
+#[repr(C)]
+struct CapabilityHeader {
+    version: u32,
+    process: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct CapabilityWord {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// Gives up every capability of this thread but those with these numbers.
+pub(crate) fn keep_capabilities(numbers: &[u32]) -> io::Result<()> {
+    let mut words = [CapabilityWord { effective: 0, permitted: 0, inheritable: 0 }; 2];
+    for number in numbers {
+        let word = &mut words[usize::from(*number >= 32)];
+        word.effective |= 1 << (number % 32);
+        word.permitted |= 1 << (number % 32);
+    }
+    // _LINUX_CAPABILITY_VERSION_3; 0 is the calling thread.
+    let mut header = CapabilityHeader { version: 0x2008_0522, process: 0 };
+    // SAFETY: version 3 reads the header and two words, which live until the call returns.
+    let result = unsafe { libc::syscall(libc::SYS_capset, &raw mut header, words.as_ptr()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

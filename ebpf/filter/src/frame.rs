@@ -26,6 +26,17 @@ impl Packet {
         Self { start: context.data(), end: context.data_end(), zero: zero as usize }
     }
 
+    /// The start of the frame and so many octets, a fresh pointer for each read.
+    #[inline(always)]
+    fn plus(&self, offset: usize) -> usize {
+        let mut at = self.start;
+        // SAFETY: arithmetic on a register; nothing is read.
+        unsafe {
+            asm!("{0} += {1}", inout(reg) at, in(reg) offset, options(nomem, nostack));
+        }
+        at
+    }
+
     /// The address of `bytes` octets inside the frame.
     #[inline(always)]
     fn at(&self, mut offset: usize, bytes: usize) -> Option<usize> {
@@ -34,9 +45,7 @@ impl Packet {
         if offset > OFFSET_MAX {
             return None;
         }
-        let mut at = self.start + offset;
-        // SAFETY: as above.
-        unsafe { asm!("/* {0} */", inout(reg) at, options(nomem, nostack, preserves_flags)) };
+        let at = self.plus(offset);
         (at + bytes <= self.end).then_some(at)
     }
 }
@@ -79,7 +88,7 @@ impl Frame for Packet {
     fn reaches(&self, mut length: usize) -> bool {
         // SAFETY: as in `at`.
         unsafe { asm!("/* {0} */", inout(reg) length, options(nomem, nostack, preserves_flags)) };
-        length <= LENGTH_MAX && self.start + length <= self.end
+        length <= LENGTH_MAX && self.plus(length) <= self.end
     }
 
     #[inline(always)]
