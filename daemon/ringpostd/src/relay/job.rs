@@ -8,6 +8,7 @@ use spool::edits;
 use spool::id::TransactionId;
 use spool::log::{Content, StoredMessage};
 use spool::message::{BodyType, Envelope, Ret, notify};
+use spool::record::{RecipientResult, RecipientState};
 
 use crate::events::Reason;
 use crate::outbound::Hop;
@@ -176,6 +177,28 @@ pub(super) fn address_of(envelope: &Envelope, recipient: u16) -> &[u8] {
 pub(super) fn domain_of(address: &[u8]) -> String {
     let at = address.iter().rposition(|octet| *octet == b'@').map_or(0, |at| at + 1);
     String::from_utf8_lossy(&address[at..]).to_ascii_lowercase()
+}
+
+/// What the log keeps of a recipient's attempt.
+pub(super) fn record(job: &Job, envelope: &Envelope, result: &Result) -> RecipientResult {
+    let before = envelope.recipients.get(usize::from(result.recipient));
+    let null = envelope.mail.address.is_empty();
+    let mut reply = result.reply.as_bytes();
+    reply = &reply[..reply.len().min(spool::limits::REPLY_BYTES_MAX)];
+    RecipientResult {
+        recipient: result.recipient,
+        state: match result.fate {
+            Fate::Delivered => RecipientState::Delivered,
+            Fate::Discarded => RecipientState::Removed,
+            Fate::Deferred(_) => RecipientState::Pending,
+            Fate::Failed(_) if null => RecipientState::Discarded,
+            Fate::Failed(_) => RecipientState::Failed,
+        },
+        reply: reply.into(),
+        tries: before.map_or(0, |recipient| recipient.tries).saturating_add(1),
+        route: job.route.as_ref().map_or(&b""[..], |route| route.name.as_bytes()).into(),
+        tier: job.tier,
+    }
 }
 
 /// The next thing the source gives.

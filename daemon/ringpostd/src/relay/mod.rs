@@ -10,10 +10,10 @@
 //! *Not here.* The order of attempts (`queue`), the dialogue (`smtp::client`), hosts (`route`).
 
 mod job;
-mod links;
 mod report;
 mod settle;
 mod start;
+mod links;
 
 use std::collections::{HashMap, HashSet};
 use std::io;

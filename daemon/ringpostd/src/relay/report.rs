@@ -9,16 +9,25 @@ use spool::id::TransactionId;
 use spool::log::OpenKind;
 use spool::message::{BodyType, Envelope, MailFrom, Recipient, Ret, flags, notify};
 
-use super::job::{Fate, Job, Result, address_of, notify_of};
-use super::settle::record;
+use super::job::{Fate, Job, Result, address_of, notify_of, record};
 use super::{Relay, Report};
 use crate::desk::Desk;
 use crate::events::{Alarm, Event};
 
+/// What became of a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reported {
+    /// None is wanted.
+    Nothing,
+    /// The log has it; the DONE of the failed recipients stands in its batch.
+    Kept,
+    /// The log does not take it now: nobody may be given up.
+    Not,
+}
+
 impl Relay {
-    /// Makes the report that this attempt calls for. Whether the DONE of the failed recipients
-    /// stands in its batch.
-    pub(super) fn report(&mut self, desk: &mut Desk, job: &Job, envelope: &Envelope) -> bool {
+    /// Makes the report that this attempt calls for.
+    pub(super) fn report(&mut self, desk: &mut Desk, job: &Job, envelope: &Envelope) -> Reported {
         let delayed = self.delay_is_due(desk, job, envelope);
         let told: Vec<(Action, &Result)> = job
             .results
@@ -34,12 +43,12 @@ impl Relay {
             })
             .collect();
         if told.is_empty() {
-            return false;
+            return Reported::Nothing;
         }
         let id = TransactionId { session: desk.ids.next_id(), n: 1 };
         let Some(notification) = write(desk, job, envelope, &told, id, self.schedule.give_up_us)
         else {
-            return false;
+            return Reported::Nothing;
         };
         if delayed {
             self.note_warned(job.id);
@@ -66,7 +75,7 @@ impl Relay {
         envelope: &Envelope,
         id: TransactionId,
         notification: &dsn::Notification,
-    ) -> bool {
+    ) -> Reported {
         let token = desk.next_token();
         let own = report_envelope(desk, job.id, id, notification);
         let octets = notification.content.len() as u64;
@@ -87,13 +96,13 @@ impl Relay {
             desk.log.commit(tx, &own, replaces).ok()
         });
         if kept.is_none() {
-            let text = format!("no report about {} could be written; it will be", job.id);
+            let text = format!("no report about {} can be written now", job.id);
             desk.tell(&Event::Alarmed(Alarm::Device, &text));
-            return true;
+            return Reported::Not;
         }
         let report = Report { envelope: Box::new(own), parent: job.id, octets };
         self.reports.insert(token, report);
-        true
+        Reported::Kept
     }
 }
 

@@ -7,9 +7,10 @@ use spool::message::Envelope;
 use spool::record::{RecipientResult, RecipientState};
 
 use super::Relay;
-use super::job::{Fate, Job, Result, address_of};
+use super::job::{Fate, Job, address_of, record};
+use super::report::Reported;
 use crate::desk::{Desk, id_text};
-use crate::events::{Attempt, Event, Hop as ToldHop, Tls};
+use crate::events::{Attempt, Event, Hop as ToldHop, Reason, Tls};
 use crate::post::ToCore;
 use crate::queue::Outcome;
 use crate::retry::Retry;
@@ -22,6 +23,15 @@ impl Relay {
         let Some(envelope) = job.envelope.take() else { return self.put_off(desk, index) };
         let mut job = self.remove(index);
         self.give_up_old(desk, &mut job, &envelope);
+        let reported = self.report(desk, &job, &envelope);
+        if reported == Reported::Not {
+            // Who cannot be told of a failure is not given up.
+            for result in &mut job.results {
+                if let Fate::Failed(_) = result.fate {
+                    result.fate = Fate::Deferred(Reason::SpoolFailed);
+                }
+            }
+        }
         Self::tell(desk, &job, &envelope);
         if job.results.iter().any(|r| r.fate == Fate::Delivered)
             && let Some(name) = self.names.name(job.work.destination)
@@ -30,8 +40,7 @@ impl Relay {
             let name = name.to_vec();
             desk.hint(hints::Kind::Retry, &name, hints::What::Remove);
         }
-        let replaced = self.report(desk, &job, &envelope);
-        Self::write_done(desk, &job, &envelope, replaced);
+        Self::write_done(desk, &job, &envelope, reported == Reported::Kept);
         self.go_on(desk, &job, &envelope);
     }
 
@@ -45,7 +54,7 @@ impl Relay {
         }
         for result in &mut job.results {
             if let Fate::Deferred(_) = result.fate {
-                result.fate = Fate::Failed(crate::events::Reason::Expired);
+                result.fate = Fate::Failed(Reason::Expired);
             }
         }
     }
@@ -195,27 +204,5 @@ impl Relay {
             let text = format!("the report about {} could not be kept", report.parent);
             desk.tell(&Event::Alarmed(crate::events::Alarm::Device, &text));
         }
-    }
-}
-
-/// What the log keeps of a recipient's attempt.
-pub(super) fn record(job: &Job, envelope: &Envelope, result: &Result) -> RecipientResult {
-    let before = envelope.recipients.get(usize::from(result.recipient));
-    let null = envelope.mail.address.is_empty();
-    let mut reply = result.reply.as_bytes();
-    reply = &reply[..reply.len().min(spool::limits::REPLY_BYTES_MAX)];
-    RecipientResult {
-        recipient: result.recipient,
-        state: match result.fate {
-            Fate::Delivered => RecipientState::Delivered,
-            Fate::Discarded => RecipientState::Removed,
-            Fate::Deferred(_) => RecipientState::Pending,
-            Fate::Failed(_) if null => RecipientState::Discarded,
-            Fate::Failed(_) => RecipientState::Failed,
-        },
-        reply: reply.into(),
-        tries: before.map_or(0, |recipient| recipient.tries).saturating_add(1),
-        route: job.route.as_ref().map_or(&b""[..], |route| route.name.as_bytes()).into(),
-        tier: job.tier,
     }
 }
