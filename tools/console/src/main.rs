@@ -23,6 +23,8 @@ mod queue;
 
 mod hints;
 
+mod spool;
+
 mod table;
 
 mod run;

@@ -25,6 +25,12 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> Result<Exit, Tro
         }
     };
     let (row, matches) = chosen(&matches);
+    if let Some(local) = row.local {
+        let mut page = Page::default();
+        let exit = local(&mut page, matches);
+        print(&page.into_text())?;
+        return exit;
+    }
     let wait_s = matches.get_one::<u64>("timeout-s").copied().unwrap_or(30);
     let named = matches.get_one::<String>("socket").map(OsString::from);
     let mut request = (row.request)(matches)?;

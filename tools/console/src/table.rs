@@ -8,7 +8,7 @@ use control::{HintField, HintKey, HintsFilter, Level, List, QueueFilter, Reply, 
 
 use crate::exit::{Exit, Trouble};
 use crate::page::Page;
-use crate::{hints, queue, status};
+use crate::{hints, queue, spool, status};
 
 /// One command.
 pub(crate) struct Row {
@@ -24,17 +24,20 @@ pub(crate) struct Row {
     pub(crate) render: fn(&mut Page, &Reply) -> Option<Exit>,
     /// The request for the page after this reply, for commands with `--all`.
     pub(crate) next: Option<fn(Request, &Reply) -> Option<Request>>,
+    /// What is done here, without the daemon; then nothing is asked.
+    pub(crate) local: Option<fn(&mut Page, &ArgMatches) -> Result<Exit, Trouble>>,
 }
 
 /// Words that have further words below them.
-pub(crate) const GROUPS: [(&str, &str); 3] = [
+pub(crate) const GROUPS: [(&str, &str); 4] = [
     ("queue", "Messages that wait"),
     ("log", "What is logged"),
     ("hints", "What is remembered and may be lost: retry times, health, rates"),
+    ("spool", "A spool that no daemon holds"),
 ];
 
 /// Every command.
-pub(crate) const ROWS: [Row; 14] = [
+pub(crate) const ROWS: [Row; 19] = [
     Row { request: |_| Ok(Request::Version), ..row("version", "What runs there") },
     Row { request: |_| Ok(Request::Status), ..row("status", "How the daemon is doing") },
     Row {
@@ -97,6 +100,39 @@ pub(crate) const ROWS: [Row; 14] = [
         request: |_| Ok(Request::HintsTidy),
         ..row("hints tidy", "Drop what has expired; it is never used anyway")
     },
+    Row {
+        arguments: places,
+        local: Some(spool::list),
+        ..row("spool list", "Messages that wait in it, oldest first")
+    },
+    Row {
+        arguments: place_and_id,
+        local: Some(spool::show),
+        ..row("spool show", "One message with its recipients")
+    },
+    Row {
+        arguments: || {
+            let mut arguments = place_and_id();
+            arguments.push(option("into", "FOLDER", "Where to write ID.eml and ID.envelope"));
+            arguments
+        },
+        local: Some(spool::export),
+        ..row("spool export", "Write one message (RFC 5322) and its envelope to files")
+    },
+    Row {
+        arguments: places,
+        local: Some(spool::verify),
+        ..row("spool verify", "Read all of it; exit code 7 if something is damaged")
+    },
+    Row {
+        arguments: || {
+            let mut arguments = places();
+            arguments.push(flag("yes", "Do it; without this it is only said"));
+            arguments
+        },
+        local: Some(spool::repair),
+        ..row("spool repair", "Mend what a start of the daemon would mend")
+    },
 ];
 
 /// A row with nothing but its name: no arguments, and the page that fits the reply.
@@ -108,6 +144,7 @@ const fn row(name: &'static str, help: &'static str) -> Row {
         request: |_| Ok(Request::Version),
         render: page_of,
         next: None,
+        local: None,
     }
 }
 
@@ -144,7 +181,7 @@ fn page_of(page: &mut Page, reply: &Reply) -> Option<Exit> {
 pub(crate) fn command() -> Command {
     let mut command = Command::new("ringpost")
         .version(env!("CARGO_PKG_VERSION"))
-        .about("Administers a running ringpostd")
+        .about("Administers ringpostd")
         .after_help(crate::exit::HELP)
         .subcommand_required(true)
         .arg_required_else_help(true)
@@ -200,6 +237,20 @@ fn optional<const MAX: usize>(m: &ArgMatches, name: &str) -> Result<Option<Text<
 
 fn bounded<const MAX: usize>(m: &ArgMatches, name: &str) -> Result<Text<MAX>, Trouble> {
     Ok(optional(m, name)?.unwrap_or_default())
+}
+
+fn places() -> Vec<Arg> {
+    let place = Arg::new("PLACE").required(true).num_args(1..);
+    vec![
+        place.help("All devices, files or folders of the spool"),
+        flag("degraded", "A mirror may lack a member"),
+    ]
+}
+
+fn place_and_id() -> Vec<Arg> {
+    let mut arguments = places();
+    arguments.insert(0, Arg::new("ID").required(true).help("The message's id"));
+    arguments
 }
 
 fn count_argument() -> Arg {
@@ -328,7 +379,7 @@ mod tests {
 
     #[test]
     fn each_row_asks_what_its_name_says() {
-        for row in &ROWS {
+        for row in ROWS.iter().filter(|row| row.local.is_none()) {
             let words: Vec<&str> = ["ringpost"].into_iter().chain(row.name.split(' ')).collect();
             let needed = match row.name {
                 "queue show" => &["X"][..],

@@ -1,0 +1,276 @@
+//! `ringpost spool`: a spool that no daemon holds.
+//!
+//! *Guarantees*: everything but `repair --yes` only reads. What holds the lock is left alone.
+//!
+//! *Failure*: a place that is not a spool, of another version or cut short is named with the byte
+//! where it is seen, and not touched.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use ::spool::edits;
+use ::spool::file::{Durability, FileDevice, OpenError};
+use ::spool::id::TransactionId;
+use ::spool::live::Live;
+use ::spool::log::StoredMessage;
+use ::spool::offline::{Offline, ShowError};
+use ::spool::record::RecipientState;
+use ::spool::recovery::{Options, Report, recover, release};
+use ::spool::set::{Set, SetError, read_superblock};
+use ::spool::survey::{Damage, DamageKind};
+use clap::ArgMatches;
+
+use crate::exit::{Exit, Trouble};
+use crate::page::{Align, Column, Page};
+use crate::text::{size, wall};
+
+/// The log in a place that is a folder, as the daemon names it.
+const FILE: &str = "ringpost.spool";
+
+const COLUMNS: [Column; 5] = [
+    ("id", 24, Align::Left),
+    ("received", 20, Align::Left),
+    ("size", 6, Align::Right),
+    ("left/all", 9, Align::Right),
+    ("state", 10, Align::Left),
+];
+
+fn refused(message: impl Into<String>, advice: &str) -> Trouble {
+    Trouble::new(Exit::Refused, message, advice)
+}
+
+fn set_trouble(error: &SetError) -> Trouble {
+    refused(error.to_string(), "Nothing was changed. Give all devices of one spool, no others.")
+}
+
+fn path_of(place: &str) -> PathBuf {
+    let path = Path::new(place);
+    if path.is_dir() { path.join(FILE) } else { path.to_owned() }
+}
+
+fn device(place: &str) -> Result<FileDevice, Trouble> {
+    let path = path_of(place);
+    let named = |error: &OpenError| format!("{}: {error}", path.display());
+    // The lock of a writer says that no daemon is at it; who may only read looks without.
+    let locked = match FileDevice::open(&path, Durability::Full, true) {
+        Err(OpenError::NoDirect) => FileDevice::open(&path, Durability::None, true),
+        other => other,
+    };
+    match locked {
+        Ok(device) => Ok(device),
+        Err(error @ OpenError::Busy) => {
+            Err(refused(named(&error), "Stop the daemon, or ask it: ringpost queue list."))
+        }
+        Err(OpenError::Io(error)) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            FileDevice::open(&path, Durability::None, false).map_err(|e| refused(named(&e), ""))
+        }
+        Err(error) => Err(refused(named(&error), "Name the devices or folders of the spool.")),
+    }
+}
+
+fn open_set(m: &ArgMatches) -> Result<Set<FileDevice>, Trouble> {
+    let mut devices = Vec::new();
+    for place in m.get_many::<String>("PLACE").into_iter().flatten() {
+        devices.push(device(place)?);
+    }
+    let mut node = 0;
+    if let Some(first) = devices.first_mut() {
+        node = read_superblock(first).map_err(|e| set_trouble(&e))?.node;
+    }
+    Set::open(devices, node, m.get_flag("degraded")).map_err(|e| set_trouble(&e))
+}
+
+fn open(m: &ArgMatches) -> Result<Offline<FileDevice>, Trouble> {
+    Offline::open(open_set(m)?).map_err(|e| set_trouble(&e))
+}
+
+fn id(m: &ArgMatches) -> Result<TransactionId, Trouble> {
+    let text = m.get_one::<String>("ID").map_or("", String::as_str);
+    let wrong = |_| Trouble::new(Exit::Usage, format!("{text:?} is no id"), "As spool list says.");
+    text.parse().map_err(wrong)
+}
+
+fn state(live: &Live) -> &'static str {
+    match (live.is_held(), live.is_generated(), live.tries) {
+        (true, ..) => "held",
+        (_, true, _) => "report",
+        (_, _, 0) => "new",
+        _ => "deferred",
+    }
+}
+
+/// `spool list`.
+pub(crate) fn list(page: &mut Page, m: &ArgMatches) -> Result<Exit, Trouble> {
+    let offline = open(m)?;
+    let mut all: Vec<&Live> = offline.list().collect();
+    all.sort_unstable_by_key(|live| (live.received_wall_s, live.id));
+    if !all.is_empty() {
+        page.head(&COLUMNS);
+    }
+    for live in &all {
+        let received = wall(u64::from(live.received_wall_s) * 1_000_000);
+        let left = format!("{}/{}", live.pending_count(), live.recipients);
+        let (id, size) = (live.id.to_string(), size(live.octets));
+        page.row(&COLUMNS, &[id, received, size, left, state(live).to_owned()]);
+    }
+    page.line(&format!("{} messages.", all.len()));
+    Ok(exit_of(&offline.report, &[]))
+}
+
+fn read(m: &ArgMatches) -> Result<StoredMessage, Trouble> {
+    let (mut offline, id) = (open(m)?, id(m)?);
+    offline.show(id).map_err(|error| match error {
+        ShowError::Unknown => {
+            let message = format!("no message {id} waits in this spool");
+            Trouble::new(Exit::NotFound, message, "See: ringpost spool list.")
+        }
+        ShowError::Damaged { segment, offset } => refused(
+            format!(
+                "message {id} cannot be read: segment {} of column {}, byte {offset}",
+                segment.number(),
+                segment.column()
+            ),
+            "See: ringpost spool verify.",
+        ),
+    })
+}
+
+fn text(octets: &[u8]) -> String {
+    String::from_utf8_lossy(octets).into_owned()
+}
+
+fn state_name(state: RecipientState) -> &'static str {
+    match state {
+        RecipientState::Pending => "pending",
+        RecipientState::Delivered => "delivered",
+        RecipientState::HandedOver => "handed over",
+        RecipientState::Failed => "failed",
+        RecipientState::Held => "held",
+        RecipientState::Redirected => "redirected",
+        RecipientState::Removed => "removed",
+        RecipientState::Discarded => "discarded",
+    }
+}
+
+/// `spool show`.
+pub(crate) fn show(page: &mut Page, m: &ArgMatches) -> Result<Exit, Trouble> {
+    let message = read(m)?;
+    let envelope = &message.envelope;
+    page.field("id", &envelope.id.to_string());
+    if let Some(parent) = envelope.parent {
+        page.field("made from", &parent.to_string());
+    }
+    page.field("received", &wall(envelope.received_wall_us));
+    if let Some(client) = envelope.client {
+        page.field("client", &client.to_string());
+    }
+    page.field("helo", &text(&envelope.helo));
+    page.field("sender", &format!("<{}>", text(&envelope.mail.address)));
+    let octets = message.header.len() + message.tail.len();
+    page.field("size", &format!("{octets} octets as received"));
+    for r in &envelope.recipients {
+        page.line("");
+        page.paragraph(0, &format!("<{}>", text(&r.address)));
+        page.paragraph(2, &format!("{}, {} tries", state_name(r.state), r.tries));
+        page.paragraph(2, &text(&r.reply));
+    }
+    Ok(Exit::Fine)
+}
+
+/// `spool export`: the message as it would be sent, into `ID.eml`, and its envelope, one line for
+/// each part as SMTP would say it, into `ID.envelope`.
+pub(crate) fn export(page: &mut Page, m: &ArgMatches) -> Result<Exit, Trouble> {
+    let message = read(m)?;
+    let folder = m.get_one::<String>("into").map_or(".", String::as_str);
+    let name = Path::new(folder).join(message.envelope.id.to_string());
+    let mut content = edits::apply(&message.header, &message.envelope.edits);
+    content.extend_from_slice(&message.tail);
+    let mut envelope = b"MAIL FROM:<".to_vec();
+    envelope.extend_from_slice(&message.envelope.mail.address);
+    envelope.extend_from_slice(b">\r\n");
+    for r in message.envelope.recipients.iter().filter(|r| !r.state.is_final()) {
+        envelope.extend_from_slice(b"RCPT TO:<");
+        envelope.extend_from_slice(if r.routed.is_empty() { &r.address } else { &r.routed });
+        envelope.extend_from_slice(b">\r\n");
+    }
+    for (ending, octets) in [("eml", content), ("envelope", envelope)] {
+        // The id has dots of its own.
+        let path = PathBuf::from(format!("{}.{ending}", name.display()));
+        let made = std::fs::OpenOptions::new().write(true).create_new(true).open(&path);
+        let written = made.and_then(|mut file| {
+            file.write_all(&octets)?;
+            file.sync_all()
+        });
+        let named = |error: std::io::Error| refused(format!("{}: {error}", path.display()), "");
+        written.map_err(named)?;
+        page.line(&path.display().to_string());
+    }
+    Ok(Exit::Fine)
+}
+
+fn damage_line(damage: &Damage) -> String {
+    let what = match damage.what {
+        DamageKind::SegmentHeader => "the header of a segment",
+        DamageKind::Batch => "a batch",
+        DamageKind::Message => "a message that cannot be understood",
+        DamageKind::Chunks => "a message that misses parts",
+    };
+    format!("{} at byte {}: {what}", damage.device, damage.offset)
+}
+
+fn findings(page: &mut Page, report: &Report) {
+    page.field(
+        "segments",
+        &format!("{} in use, {} sealed", report.segments_used, report.segments_sealed),
+    );
+    page.field("messages", &report.messages.to_string());
+    page.field("ended", if report.was_running { "without closing" } else { "in order" });
+    let ledger = if report.ledger_agrees() { "balances" } else { "DOES NOT BALANCE" };
+    page.field("ledger", ledger);
+    for damage in &report.damage {
+        page.paragraph(0, &damage_line(damage));
+    }
+}
+
+fn exit_of(report: &Report, damage: &[Damage]) -> Exit {
+    let fine = report.damage.is_empty() && damage.is_empty() && report.ledger_agrees();
+    if fine { Exit::Fine } else { Exit::Attention }
+}
+
+/// `spool verify`: reads every batch of every copy.
+pub(crate) fn verify(page: &mut Page, m: &ArgMatches) -> Result<Exit, Trouble> {
+    let mut offline = open(m)?;
+    findings(page, &offline.report);
+    let damage = offline.verify(&mut |_, _| {}).map_err(|e| set_trouble(&e))?;
+    for damage in &damage {
+        page.paragraph(0, &damage_line(damage));
+    }
+    let all = damage.len() + offline.report.damage.len();
+    page.line(&format!("{all} places are damaged."));
+    Ok(exit_of(&offline.report, &damage))
+}
+
+/// `spool repair`: what a start of the daemon would mend; does it with `--yes`.
+pub(crate) fn repair(page: &mut Page, m: &ArgMatches) -> Result<Exit, Trouble> {
+    let report = open(m)?.report;
+    findings(page, &report);
+    let struck = format!("{} batches that were never acknowledged", report.struck);
+    let healed = format!("{} copies of batches that a mirror lacks", report.healed);
+    page.field("strike out", &struck);
+    page.field("write again", &healed);
+    if !m.get_flag("yes") {
+        page.line("Nothing was changed. With --yes this is done.");
+        return Ok(exit_of(&report, &[]));
+    }
+    let set = open_set(m)?;
+    let options = Options {
+        cores: set.superblock.cores.max(1),
+        pid: std::process::id(),
+        wall_us: set.superblock.started_wall_us,
+        generation: set.superblock.generation.id.wrapping_add(1),
+    };
+    let mut done = recover(set, options, &mut |_, _| {}).map_err(|e| set_trouble(&e))?;
+    release(&mut done.set).map_err(|e| set_trouble(&e))?;
+    page.line("Done.");
+    Ok(exit_of(&done.report, &[]))
+}
