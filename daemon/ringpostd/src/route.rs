@@ -134,12 +134,13 @@ impl Ourselves {
             && (ip.is_unspecified() || self.addresses.contains(&ip))
     }
 
-    fn named(&self, name: &str, port: u16) -> bool {
-        self.ports.contains(&port) && self.names.iter().any(|own| **own == *name)
+    /// Whether that is one of our names.
+    fn named(&self, name: &str) -> bool {
+        self.names.iter().any(|own| **own == *name)
     }
 
     fn is(&self, name: &str, addresses: &[IpAddr], port: u16) -> bool {
-        self.named(name, port)
+        (self.ports.contains(&port) && self.named(name))
             || addresses.iter().any(|ip| self.reached_by(SocketAddr::new(*ip, port)))
     }
 }

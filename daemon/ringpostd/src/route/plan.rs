@@ -110,7 +110,11 @@ fn exchangers(domain: &str, hosts: &[MxHost], tls: TlsPolicy, facts: &Facts<'_>)
     hosts.sort_by_key(|host| host.preference);
     hosts.truncate(MX_RECORDS_MAX);
     // Only hosts that are preferred to ourselves: mail moves towards its destination.
-    let ours = |host: &&&MxHost| facts.ourselves.is(&host.name, &host.addresses, MX_PORT);
+    // An exchanger of our name is ours on whatever port: something may stand before this one.
+    let ours = |host: &&&MxHost| {
+        facts.ourselves.named(&host.name)
+            || facts.ourselves.is(&host.name, &host.addresses, MX_PORT)
+    };
     if let Some(own) = hosts.iter().find(ours).map(|host| host.preference) {
         hosts.retain(|host| host.preference < own);
         if hosts.is_empty() {
