@@ -394,6 +394,14 @@ impl Shard {
     fn chores(&mut self, core: &mut Core<ToCore>) {
         self.relay.tick(core, &mut self.desk);
         self.publish();
+        if self.draining {
+            // Whoever has heard its 421 and does not close its side is not waited for.
+            for slot in &mut self.slots {
+                if let Slot::Client(session) = slot {
+                    session.hurry(core);
+                }
+            }
+        }
         core.set_timer(core.now_us() + CHORES_US, CHORES);
     }
 

@@ -46,6 +46,8 @@ pub struct Session {
     proxy: Option<Vec<u8>>,
     timer_us: u64,
     closing: bool,
+    /// It was closing when it was looked at last.
+    hurried: bool,
     eof: bool,
 }
 
@@ -81,6 +83,7 @@ impl Session {
             proxy: None,
             timer_us: u64::MAX,
             closing: false,
+            hurried: false,
             eof: false,
         };
         session.talk.entered = desk.enter_listener(listener);
@@ -421,6 +424,13 @@ impl Session {
             self.with_machine(core, desk, |machine, host| {
                 machine.shutdown(host.desk.now_us, host);
             });
+        }
+    }
+
+    /// The daemon stops: called now and then, it ends a connection that was closing before.
+    pub fn hurry(&mut self, core: &mut Core<ToCore>) {
+        if std::mem::replace(&mut self.hurried, self.closing) {
+            core.abort(self.conn);
         }
     }
 
