@@ -1,7 +1,7 @@
 //! The maps of one set of lists: made aside, filled, and only then put in a slot.
 //!
-//! Kernels before 6.6 take an inner map only if it was made with type information like its
-//! template's, so each is made with a small table of types of our own.
+//! Linux 6.1 takes an inner map only if it was made with type information like its template's:
+//! a value that is a structure. So each is made with a small table of types of our own.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,14 +18,15 @@ const KIND_HASH: u32 = 1;
 const KIND_TRIE: u32 = 11;
 const NO_PREALLOC: u32 = 1;
 
-/// Types: 1 `u32`, 2 `u64`, 3 `u32[4]`, 4 `u32[5]` (an entry), 5 and 6 the keys of tries.
+/// Types: 1 `u32`, 2 `u64`, 3 `u32[4]`, 4 `u32[5]`, 5 and 6 the keys of tries, 7 an entry.
 fn types() -> Vec<u8> {
     let names = b"\0u32\0u64\0key\0bits\0data\0";
     let integer = |name: u32, bytes: u32| vec![name, 1 << 24, bytes, bytes * 8];
     let array = |count: u32| vec![0, 3 << 24, 0, 1, 1, count];
     let key = |bytes: u32, data: u32| vec![9, 4 << 24 | 2, bytes, 13, 1, 0, 18, data, 32];
+    let entry = vec![9, 4 << 24 | 1, 20, 18, 4, 0];
     let words: Vec<u32> =
-        [integer(1, 4), integer(5, 8), array(4), array(5), key(8, 1), key(20, 3)].concat();
+        [integer(1, 4), integer(5, 8), array(4), array(5), key(8, 1), key(20, 3), entry].concat();
     let bytes = |n: usize| u32::try_from(n).expect("a small table").to_ne_bytes();
     let mut out = Vec::new();
     out.extend(0xeb9f_u16.to_ne_bytes());
@@ -65,7 +66,7 @@ fn create(types: BorrowedFd<'_>, table: Table, entries: u32) -> io::Result<Owned
         flags: if hash { 0 } else { NO_PREALLOC },
         name,
         btf_key,
-        btf_value: 4,
+        btf_value: 7,
         ..MapCreate::default()
     };
     sys::map_create(attribute, types)

@@ -70,8 +70,10 @@ fn clock() -> Now {
     Now { seconds: jiffies.checked_div(hz).unwrap_or(0) as u32, ticks: jiffies << 10 }
 }
 
-/// The entry point; attached in native or generic mode.
+/// The entry point; attached in native or generic mode. Inlined into the symbol that the
+/// attribute makes: a function of its own would carry a hash of the tree's folder in its name.
 #[xdp(frags)]
+#[inline(always)]
 pub fn ringpost(context: XdpContext) -> u32 {
     let Some(config) = maps::config() else { return xdp_action::XDP_PASS };
     let packet = Packet::new(&context, config.zero);
