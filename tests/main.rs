@@ -12,3 +12,5 @@ mod crash;
 mod peers;
 #[cfg(test)]
 mod console;
+#[cfg(test)]
+mod sim;

@@ -25,6 +25,7 @@ use super::truth::Truth;
 
 /// Domains that mail goes to: `d0.example` and so on; the last is where reports go.
 pub(super) const DESTINATIONS: u32 = 5;
+const _: () = assert!(DESTINATIONS < 10);
 const UNSORTED: u32 = DESTINATIONS;
 
 /// What all cores share.
@@ -45,8 +46,6 @@ pub(super) struct Common {
     pub(super) begun_life: u64,
     /// No more faults: the end is near.
     pub(super) calm: bool,
-    /// Members put out of the mirror by this life.
-    pub(super) out_wanted: Vec<u16>,
 }
 
 impl Common {
@@ -71,6 +70,9 @@ struct Job {
     rounds: u32,
 }
 
+/// With the planted bug: the DONE that follows a report, of which message.
+type Later = (TransactionId, Vec<RecipientResult>);
+
 /// One core.
 pub(super) struct CoreSim {
     number: u16,
@@ -91,7 +93,7 @@ pub(super) struct CoreSim {
     next_job: u64,
     reads: HashMap<u64, u64>,
     /// Reports on their way, and with the planted bug their DONE.
-    reports: HashMap<u64, (Box<Envelope>, Option<(TransactionId, Vec<RecipientResult>)>)>,
+    reports: HashMap<u64, (Box<Envelope>, Option<Later>)>,
     pub(super) failed: bool,
     pub(super) refusals: u64,
     pub(super) closed: bool,
@@ -204,7 +206,8 @@ impl CoreSim {
                     self.answer(common, token, false);
                 }
                 Event::Resume { token } => {
-                    let found = self.sessions.iter().position(|(s, _)| s.open_token() == Some(token));
+                    let found =
+                        self.sessions.iter().position(|(s, _)| s.open_token() == Some(token));
                     if let Some(i) = found {
                         let (mut session, _) = self.sessions.swap_remove(i);
                         session.resume(&mut self.desk(common));
@@ -226,14 +229,13 @@ impl CoreSim {
                 self.failed = false;
                 common.truth.cancelled(self.number);
             }
-            Alarm::MemberOut(member) => common.out_wanted.push(*member),
             Alarm::Unreadable { id, .. } => {
                 let mirror = common.plan.copies() == 2;
                 let known = common.truth.mail(*id).harmed;
                 let errors = common.plan.faults.read_error_in > 0;
                 assert!(known || errors || !mirror && common.truth.any_harm, "{id} is unreadable");
             }
-            Alarm::WriteFailed { .. } => {}
+            Alarm::WriteFailed { .. } | Alarm::MemberOut(_) => {}
         }
     }
 
@@ -241,7 +243,6 @@ impl CoreSim {
         Desk {
             log: &mut self.log,
             truth: &mut common.truth,
-            random: &mut common.random,
             now_us: common.now_us,
             wall_us: self.wall.for_receipt(common.now_us, common.wall_us),
             next_token: &mut common.next_token,
@@ -510,6 +511,11 @@ impl CoreSim {
                 let job = self.jobs.remove(&number).expect("a job");
                 self.leave(common, &job.work, id, Outcome::Done);
             }
+            Err(ReadError::Damaged) => {
+                let job = self.jobs.remove(&number).expect("a job");
+                assert!(common.truth.any_harm, "{id} misses a chunk");
+                self.give_up_harmed(common, id, &job.work);
+            }
             Err(_) => self.put_off(common, number),
         }
     }
@@ -596,7 +602,9 @@ impl CoreSim {
         }
         let mine: Vec<u16> = (0..live.recipients)
             .filter(|n| live.is_pending(*n))
-            .filter(|n| destination(&envelope.recipients[usize::from(*n)].address) == work.destination)
+            .filter(|n| {
+                destination(&envelope.recipients[usize::from(*n)].address) == work.destination
+            })
             .collect();
         if mine.is_empty() {
             self.jobs.remove(&number);
@@ -607,7 +615,7 @@ impl CoreSim {
         job.sent.clone_from(&mine);
         if work.expired && (age.may_expire || planted) {
             let fates = mine.iter().map(|_| Fate::Never).collect();
-            return self.settle(common, number, fates, Vec::new(), false, true);
+            return self.settle(common, number, fates, &[], false, true);
         }
         self.connect(common, number);
     }
@@ -672,7 +680,7 @@ impl CoreSim {
         for n in &link.unknown {
             common.truth.reply_lost(job.id, job.sent[*n]);
         }
-        self.settle(common, number, fates, texts, link.unreachable, false);
+        self.settle(common, number, fates, &texts, link.unreachable, false);
     }
 
     /// As `relay::settle`: what failed for too long fails, reports, DONEs, the next attempt.
@@ -681,7 +689,7 @@ impl CoreSim {
         common: &mut Common,
         number: u64,
         mut fates: Vec<Fate>,
-        texts: Vec<Box<str>>,
+        texts: &[Box<str>],
         unreachable: bool,
         expired: bool,
     ) {
@@ -699,7 +707,7 @@ impl CoreSim {
                 *fate = Fate::Never;
             }
         }
-        self.write_done(common, &job, envelope, &fates, &texts, tries);
+        self.write_done(common, &job, envelope, &fates, texts, tries);
         if !fates.contains(&Fate::Later) {
             return self.leave(common, &job.work, job.id, Outcome::Done);
         }
@@ -708,7 +716,7 @@ impl CoreSim {
             Retry::Expired => self.schedule.first_us,
         };
         let later = |f: &Fate| *f == Fate::Later;
-        let results = results(&job, &fates, &texts, envelope, tries, later);
+        let results = results(&job, &fates, texts, envelope, tries, later);
         let next_wall_us = common.wall_us + wait_us;
         let _ = self.log.defer(job.id, next_wall_us, tries, 0, results, common.now_us);
         let outcome = if unreachable && !job.work.expired {

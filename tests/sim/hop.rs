@@ -191,7 +191,9 @@ impl Link {
         while let Some(event) = self.client.poll() {
             match event {
                 Event::Ready => match self.envelope.take() {
-                    Some(envelope) => self.client.submit(now_us, envelope).expect("a good envelope"),
+                    Some(envelope) => {
+                        self.client.submit(now_us, envelope).expect("a good envelope");
+                    }
                     None => self.client.quit(now_us),
                 },
                 Event::Recipient(n, outcome) => self.outcome(n, &outcome),

@@ -15,6 +15,7 @@ mod core;
 mod rows;
 mod planted;
 mod world;
+mod space;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;

@@ -17,8 +17,6 @@ pub(super) enum Planted {
     DoneFirst,
     /// A new run goes on behind the tail that recovery found.
     TailAppended,
-    /// 250 on fewer copies before the raised generation is durable.
-    DegradedEarly,
     /// DSN and DONE in two batches.
     TwoBatches,
     /// Mail expires by a clock in doubt.
@@ -124,9 +122,9 @@ impl Plan {
     pub(super) fn new(seed: u64, planted: Planted) -> Self {
         let mut random = Random::new(seed ^ 0x5eed_0000_0000_0000);
         let r = &mut random;
-        let layout = match (planted, r.below(5)) {
-            (Planted::DegradedEarly, _) | (_, 3 | 4) => Layout::Mirror,
-            (_, 2) => Layout::Stripe,
+        let layout = match r.below(5) {
+            3 | 4 => Layout::Mirror,
+            2 => Layout::Stripe,
             _ => Layout::One,
         };
         let mut some = |one_in: u64, rate: u64, span: u64| {
@@ -193,7 +191,8 @@ impl Plan {
             pause_us: [300, 3_000, 30_000][usize::try_from(r.below(3)).expect("small")],
             faults: Faults::default(),
             hops: Hops::default(),
-            hot_age_us: [1_000_000, 3_000_000, 60_000_000][usize::try_from(r.below(3)).expect("small")],
+            hot_age_us: [1_000_000, 3_000_000, 60_000_000]
+                [usize::try_from(r.below(3)).expect("small")],
             commit_wait_us: 1_000_000,
             give_up_us: 20_000_000 + r.below(60_000_000),
             fresh: !r.one_in(3),
@@ -219,7 +218,7 @@ impl Plan {
             }
             Planted::TwoBatches => hops.message_never_in = 3,
             Planted::TailAppended => faults = Faults { latency_us_max: 3_000, ..Faults::default() },
-            Planted::Nothing | Planted::NoSync | Planted::EarlyAnswer | Planted::DegradedEarly => {}
+            Planted::Nothing | Planted::NoSync | Planted::EarlyAnswer => {}
         }
         (plan.faults, plan.hops) = (faults, hops);
         plan

@@ -102,7 +102,9 @@ fn tail(
         let at = SegmentRef::new(0, n);
         let start = usize::try_from(HEAD_BYTES).expect("small") + size * usize::try_from(n).ok()?;
         let bytes = medium.with(|d| d.medium()[start..start + size].to_vec());
-        let Ok(header) = SegmentHeader::decode(&bytes[..BLOCK], superblock.log, at) else { continue };
+        let Ok(header) = SegmentHeader::decode(&bytes[..BLOCK], superblock.log, at) else {
+            continue;
+        };
         if header.run != run {
             continue;
         }

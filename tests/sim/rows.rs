@@ -30,7 +30,7 @@ const FAULT_NAMES: [(&str, Fault); FAULTS] = [
 ];
 
 /// Faults that are none of the simulated disk's.
-pub(super) const MORE_FAULTS: [&str; 13] = [
+pub(super) const MORE_FAULTS: [&str; 12] = [
     "bit-rot",
     "bad-sector",
     "no-space",
@@ -41,7 +41,6 @@ pub(super) const MORE_FAULTS: [&str; 13] = [
     "hop-reply-lost",
     "hop-connection-broken",
     "hop-down",
-    "member-out",
     "mail-expired",
     "several-crashes-in-recovery",
 ];
@@ -125,15 +124,14 @@ pub(super) fn at_cut(
                 if one {
                     reached.row("mirror-one");
                 }
-                if all || one { whole.push(&**batch) } else { torn.push(&**batch) }
+                let list = if all || one { &mut whole } else { &mut torn };
+                list.push(&**batch);
                 replaced_or_moved(reached, batch, all || one);
             }
         }
     }
     let gap = |t: &&&BatchNote| {
-        whole.iter().any(|w| {
-            w.header.seq > t.header.seq && w.header.durable_through < t.header.seq
-        })
+        whole.iter().any(|w| w.header.seq > t.header.seq && w.header.durable_through < t.header.seq)
     };
     if torn.iter().any(|t| gap(&t)) {
         reached.row("batch-gap");

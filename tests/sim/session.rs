@@ -10,7 +10,6 @@ use spool::edits::Edit;
 use spool::id::{MessageId, TransactionId};
 use spool::log::{self, Log, OpenKind, Transaction};
 use spool::message::{Envelope, MailFrom, Recipient};
-use spool::sim::Random;
 
 use super::truth::Truth;
 
@@ -18,7 +17,6 @@ use super::truth::Truth;
 pub(super) struct Desk<'a> {
     pub(super) log: &'a mut Log<AlignedBuffer>,
     pub(super) truth: &'a mut Truth,
-    pub(super) random: &'a mut Random,
     pub(super) now_us: u64,
     pub(super) wall_us: u64,
     pub(super) next_token: &'a mut u64,
@@ -246,7 +244,11 @@ impl Session {
 
     /// Whether content for a large message has gone to the log in parts.
     pub(super) fn give(&mut self, script: Script) {
-        let size = if script.says_size { format!(" SIZE={}", script.content.len()) } else { String::new() };
+        let size = if script.says_size {
+            format!(" SIZE={}", script.content.len())
+        } else {
+            String::new()
+        };
         let mut lines = format!("MAIL FROM:<{}>{size}\r\n", script.sender);
         for recipient in &script.recipients {
             lines.push_str(&format!("RCPT TO:<{recipient}>\r\n"));

@@ -21,6 +21,9 @@ pub(super) enum Told {
     No,
 }
 
+/// The message a report is about, and which of its recipients.
+pub(super) type Parent = (TransactionId, Vec<u16>);
+
 /// One recipient.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rcpt {
@@ -270,7 +273,7 @@ impl Truth {
         &mut self,
         id: TransactionId,
         live: &Live,
-        reports: &mut Vec<(TransactionId, Option<(TransactionId, Vec<u16>)>)>,
+        reports: &mut Vec<(TransactionId, Option<Parent>)>,
     ) {
         trace(id, "is there");
         let mail = self.mails.get_mut(&id).expect("one of them");
@@ -279,12 +282,12 @@ impl Truth {
         }
         let harmed = mail.harmed;
         assert!(!mail.is_over() || harmed, "{id} came back to life");
-        assert!(!mail.barred, "{id} was not there, or cancelled, and came back");
+        assert!(!mail.barred || harmed, "{id} was not there, or cancelled, and came back");
         self.found_refused += u64::from(mail.told == Told::No);
         if !mail.durable && mail.generated {
             reports.push((id, mail.parent.clone()));
         }
-        (mail.told, mail.durable) = (Told::Yes, true);
+        (mail.told, mail.durable, mail.barred) = (Told::Yes, true, false);
         mail.held = live.is_held();
         assert_eq!(usize::from(live.recipients), mail.rcpts.len(), "{id} has other recipients");
         for (n, r) in mail.rcpts.iter_mut().enumerate() {

@@ -13,7 +13,7 @@ use spool::recovery::{Options, Recovered, Report, inspect, recover, release};
 use spool::set::{Geometry, Seeds, Set, format};
 use spool::sim::{Faults, Random, SECTOR, SimDisk};
 
-use super::core::{Common, CoreSim, DESTINATIONS};
+use super::core::{Common, CoreSim};
 use super::hop::{Both, Moods};
 use super::media::{Fuse, Medium};
 use super::notes::{Note, What};
@@ -71,7 +71,6 @@ impl World {
             begun: 0,
             begun_life: 0,
             calm: false,
-            out_wanted: Vec::new(),
             plan,
         };
         Self {
@@ -131,7 +130,11 @@ impl World {
     fn options(&mut self) -> Options {
         let plan = &self.common.plan;
         let vary = plan.cores_vary && self.common.random.one_in(2);
-        let cores = if vary { 1 + u16::try_from(self.common.random.below(3)).expect("few") } else { plan.cores };
+        let cores = if vary {
+            1 + u16::try_from(self.common.random.below(3)).expect("few")
+        } else {
+            plan.cores
+        };
         // A core needs segments of its own.
         let most = u16::try_from(plan.segments / 4).expect("few").max(1);
         let wall_us = self.wall();
@@ -316,7 +319,13 @@ impl World {
     fn turn(&mut self) {
         self.turns += 1;
         if std::env::var_os("RINGPOST_SIM_TRACE").is_some() && self.turns.is_multiple_of(20_000) {
-            eprintln!("{} turns, {} us, begun {}, {}", self.turns, self.common.now_us, self.common.begun, self.left());
+            eprintln!(
+                "{} turns, {} us, begun {}, {}",
+                self.turns,
+                self.common.now_us,
+                self.common.begun,
+                self.left()
+            );
         }
         let next = self.cores.iter().map(|c| c.next_us(&self.common)).min().unwrap_or(u64::MAX);
         let now = self.common.now_us;
@@ -328,26 +337,29 @@ impl World {
         for core in &mut self.cores {
             core.turn(&mut self.common);
         }
-        self.put_out();
     }
 
     fn is_met(&self, trigger: Trigger) -> bool {
-        let open = |what: &dyn Fn(&Note) -> bool| self.cores.iter().any(|c| c.notes.open().any(what));
-        let batch = |what: fn(&super::notes::BatchNote) -> bool| open(&|n| n.batch().is_some_and(what));
+        let open =
+            |what: &dyn Fn(&Note) -> bool| self.cores.iter().any(|c| c.notes.open().any(what));
+        let batch =
+            |what: fn(&super::notes::BatchNote) -> bool| open(&|n| n.batch().is_some_and(what));
         match trigger {
             Trigger::AnyTime => true,
             Trigger::HeaderOnTheWay => open(&|n| matches!(n.what, What::Header(_))),
             Trigger::FooterOnTheWay => open(&|n| matches!(n.what, What::Footer(..))),
-            Trigger::TwoBatchesOnTheWay => self.cores.iter().any(|c| {
-                c.notes.open().filter(|n| n.batch().is_some()).count() > 1
-            }),
+            Trigger::TwoBatchesOnTheWay => self
+                .cores
+                .iter()
+                .any(|c| c.notes.open().filter(|n| n.batch().is_some()).count() > 1),
             Trigger::ReplacementOnTheWay => batch(|b| b.replaces),
             Trigger::MoveOnTheWay => batch(|b| !b.moves.is_empty()),
             Trigger::CancelOnTheWay => batch(|b| b.cancels),
             Trigger::Chunks => batch(|b| !b.chunks.is_empty()),
-            Trigger::Rewriting => self.cores.iter().any(|c| {
-                c.notes.all.iter().rev().take(8).any(|n| n.failed && n.batch().is_some())
-            }),
+            Trigger::Rewriting => self
+                .cores
+                .iter()
+                .any(|c| c.notes.all.iter().rev().take(8).any(|n| n.failed && n.batch().is_some())),
             Trigger::EmptySegment => self.cores.iter().any(|c| {
                 c.notes.durable().last().is_some_and(|n| matches!(n.what, What::Header(_)))
             }),
@@ -368,9 +380,6 @@ impl World {
         self.crashes += 1;
         if std::env::var_os("RINGPOST_SIM_TRACE").is_some() {
             eprintln!("cut at {} us, {}", self.common.now_us, self.left());
-            for core in &self.cores {
-                eprintln!("DUMP {:?}", core.log);
-            }
         }
         if self.common.truth.has_unsettled_delivery() {
             self.reached.row("done-lost");
@@ -411,9 +420,8 @@ impl World {
         }
         let watermark = core.notes.watermark();
         let whole = core.notes.durable().filter(|n| !open.contains(&n.offset));
-        let covered: Vec<&Note> = whole
-            .filter(|n| n.batch().is_some_and(|b| b.header.seq <= watermark))
-            .collect();
+        let covered: Vec<&Note> =
+            whole.filter(|n| n.batch().is_some_and(|b| b.header.seq <= watermark)).collect();
         if covered.is_empty() {
             return;
         }
@@ -441,20 +449,13 @@ impl World {
         }
         self.rotten = true;
         if r.one_in(2) && self.common.plan.layout == Layout::Mirror {
-            let block = at / u64::try_from(BLOCK).expect("small") * u64::try_from(BLOCK).expect("small");
+            let block =
+                at / u64::try_from(BLOCK).expect("small") * u64::try_from(BLOCK).expect("small");
             medium.with(|d| d.bad.push(block..block + u64::try_from(BLOCK).expect("small")));
             self.reached.fault("bad-sector", 1);
         } else {
             super::notes::rot(medium, at, r);
             self.reached.fault("bit-rot", 1);
-        }
-    }
-
-    /// Members that a log cannot write any more leave the mirror.
-    fn put_out(&mut self) {
-        let wanted = std::mem::take(&mut self.common.out_wanted);
-        if !wanted.is_empty() {
-            self.reached.fault("member-out", 1);
         }
     }
 
@@ -512,7 +513,6 @@ impl World {
         r.fault("hop-down", c.moods.down);
         let left = c.truth.mails.values().filter(|m| m.told == super::truth::Told::Nothing).count();
         r.fault("client-left", u64::try_from(left).expect("small"));
-        debug_assert!(DESTINATIONS < 10);
     }
 }
 
