@@ -27,12 +27,16 @@ pub(crate) fn bench(more: &[String]) -> Result<(), String> {
         measure.args(["--name", name, "--server-addr"]).arg(format!("127.0.0.1:{port}"));
         measure.arg("--server-cmd").arg(command);
     }
-    let usual = ["--rounds", "5", "--burst", "0.9", "--fifo", "--large", "--idle", "10000"];
-    measure.args(usual).args(more);
-    println!(
-        "mxbench {}",
-        measure.get_args().map(|a| a.to_string_lossy()).collect::<Vec<_>>().join(" ")
-    );
+    let usual = [("--rounds", "5"), ("--burst", "0.9"), ("--idle", "10000")];
+    for (flag, value) in usual.iter().filter(|(flag, _)| !more.iter().any(|word| word == flag)) {
+        measure.args([flag, value]);
+    }
+    for flag in ["--fifo", "--large"].iter().filter(|flag| !more.iter().any(|w| w == **flag)) {
+        measure.arg(flag);
+    }
+    measure.args(more);
+    let words: Vec<_> = measure.get_args().map(|word| word.to_string_lossy()).collect();
+    println!("mxbench {}", words.join(" "));
     let status = measure.status().map_err(|e| format!("cannot start mxbench: {e}"))?;
     if status.success() { Ok(()) } else { Err(format!("mxbench measure: {status}")) }
 }
