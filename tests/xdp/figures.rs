@@ -57,9 +57,8 @@ impl Stride {
             state.set(0, [round, u64::from(first), count - 1], 0).expect("set");
             let program: &Xdp =
                 self.ebpf.program("stride").expect("there").try_into().expect("XDP");
-            let mut options = TestRunOptions::default();
-            options.data_in = Some(octets);
-            options.repeat = RUNS;
+            let octets = Some(octets);
+            let options = TestRunOptions { data_in: octets, repeat: RUNS, ..Default::default() };
             let ran = program.test_run(options).expect("ran");
             best = best.min(ran.duration.as_nanos());
         }

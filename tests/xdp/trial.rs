@@ -98,7 +98,7 @@ fn the_kernel_and_the_host_read_damaged_frames_alike() {
             let at = usize::try_from(next(&mut state)).expect("fits") % octets.len();
             octets[at] = u8::try_from(next(&mut state) & 0xff).expect("masked");
         }
-        if next(&mut state) % 4 == 0 {
+        if next(&mut state).is_multiple_of(4) {
             let end = usize::try_from(next(&mut state)).expect("fits") % octets.len();
             octets.truncate(end.max(14));
         }
