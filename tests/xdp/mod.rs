@@ -12,3 +12,4 @@ mod figures;
 mod life;
 mod swap;
 mod trial;
+mod vlan;
