@@ -16,7 +16,9 @@ fn assembled_twice_the_image_is_the_same_to_the_last_octet() {
     let (key, certificate) = stage::keys();
     let key = key.display().to_string();
     let to = out.display().to_string();
-    let words = ["--version", "1.0.0", "--out", &to, "--key", &key, "--cert", &certificate];
+    let programs = stage::programs();
+    let mut words = vec!["--version", "1.0.0", "--out", &to, "--key", &key, "--cert", &certificate];
+    words.extend(["--programs", &programs]);
     println!("{}", stage::xtask(&words).expect("the image builds again"));
     for end in ["img", "efi", "manifest"] {
         let [a, b] = [first.with_extension(end), out.join(format!("ringpost-1.0.0.{end}"))];

@@ -14,7 +14,8 @@ pub(crate) fn xtask(words: &[&str]) -> Result<String, String> {
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the tree");
     let target = program("xtask");
     let target = target.ancestors().nth(2).expect("target/release/xtask");
-    let output = Command::new(program("xtask"))
+    let mut command = Command::new(program("xtask"));
+    let output = command
         .arg("image")
         .args(words)
         .current_dir(top)
@@ -61,6 +62,14 @@ pub(crate) fn image() -> &'static Path {
     })
 }
 
+/// The programs that the image was built from.
+pub(crate) fn programs() -> String {
+    let built = program("xtask");
+    let target = built.ancestors().nth(2).expect("target/release/xtask");
+    let built = target.join("x86_64-unknown-linux-gnu/release");
+    std::env::var("RINGPOST_IMAGE_PROGRAMS").unwrap_or_else(|_| text(&built).to_owned())
+}
+
 /// The snakeoil key without its password, and its certificate.
 pub(crate) fn keys() -> (PathBuf, String) {
     let key = shared().path("snakeoil.key");
@@ -77,6 +86,9 @@ pub(crate) fn uki(folder: &Folder, version: &str, words: &[&str]) -> PathBuf {
     let (key, certificate) = keys();
     let mut all = vec!["uki", "--version", version, "--out", text(&to)];
     all.extend(["--key", text(&key), "--cert", &certificate]);
+    image();
+    let programs = programs();
+    all.extend(["--programs", &programs]);
     all.extend(words);
     xtask(&all).expect("the UKI builds");
     to

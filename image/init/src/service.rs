@@ -6,7 +6,6 @@
 //! *Failure*: each end is one line with how it ended.
 
 use std::ffi::OsString;
-use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -127,7 +126,7 @@ impl Service {
         let mut command = Command::new("/init");
         command.arg(launch::WORD).args(&self.words).current_dir(&self.folder);
         command.env_clear().envs(self.variables.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::null()).process_group(0);
+        command.stdin(Stdio::null());
         match command.spawn() {
             Ok(child) => {
                 self.pid = i32::try_from(child.id()).ok().map(Pid::from_raw);

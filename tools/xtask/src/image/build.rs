@@ -21,6 +21,7 @@ pub(crate) struct Options {
     unsigned: bool,
     out: Option<PathBuf>,
     keys: Option<Keys>,
+    programs: Option<PathBuf>,
     replace: Vec<(String, PathBuf)>,
 }
 
@@ -33,6 +34,7 @@ impl Options {
             unsigned: false,
             out: None,
             keys: None,
+            programs: None,
             replace: Vec::new(),
         };
         let (mut key, mut certificate) = (None, None);
@@ -44,6 +46,7 @@ impl Options {
                 "--unsigned" => options.unsigned = true,
                 "--version" => options.version = value()?,
                 "--out" => options.out = Some(value()?.into()),
+                "--programs" => options.programs = Some(value()?.into()),
                 "--key" => key = Some(value()?.into()),
                 "--cert" => certificate = Some(value()?.into()),
                 "--replace" => {
@@ -83,7 +86,7 @@ struct Made {
 fn make(options: &Options, work: &Path) -> Result<Made, String> {
     fresh(work)?;
     let built = kernel::build()?;
-    let programs = programs::build()?;
+    let programs = options.programs.clone().map_or_else(programs::build, Ok)?;
     let from = Instant::now();
     let mut content = Content::new(&programs, work, &options.version, options.debug)?;
     for (path, file) in &options.replace {

@@ -33,7 +33,9 @@ use std::path::Path;
 
 const HELP: &str = "\
     ./x image [--version V] [--debug] [--out DIR] [--key FILE --cert FILE]
-        build DIR/ringpost-V.img, its UKI, manifest and signature
+            [--programs DIR]
+        build DIR/ringpost-V.img, its UKI, manifest and signature; with --programs from init,
+        ringpostd and ringpost as they lie there
     ./x image run [IMAGE]           boot it in QEMU; port 25 of the guest is 127.0.0.1:2525
     ./x image kernel                build the kernel alone, and say where it lies
     ./x image config                write kernel-config/result.config anew
