@@ -175,6 +175,9 @@ impl Plan {
         }
         let tight = r.one_in(3);
         let per_core = if tight { 5 + r.below(3) } else { 9 + r.below(8) };
+        // Each error takes a segment out of use: such a log is not made tight as well.
+        let failing = faults.write_error_in > 0 || faults.short_write_in > 0;
+        let per_core = if failing { per_core + 8 } else { per_core };
         let per_device = u64::from(cores) * per_core / if layout == Layout::Stripe { 2 } else { 1 };
         let mut plan = Self {
             seed,

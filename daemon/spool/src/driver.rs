@@ -128,7 +128,8 @@ pub struct EngineDisk<'a, M: Send> {
 }
 
 impl<M: Send> EngineDisk<'_, M> {
-    /// Makes the requests that were refused before, as far as there is room now.
+    /// Makes the requests that were refused before, as far as there is room now. To be called at
+    /// each turn: nothing else may come along that would do it.
     pub fn retry(&mut self) {
         for _ in 0..self.members.parked.len() {
             let Some(parked) = self.members.parked.pop_front() else { return };

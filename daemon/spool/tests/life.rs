@@ -213,7 +213,9 @@ impl Handler<()> for Shard {
 
     fn turn_end(&mut self, core: &mut Core<()>) {
         let now_us = core.now_us();
-        self.script.step(&mut self.log, &mut self.members.with(core), now_us);
+        let mut disk = self.members.with(core);
+        disk.retry();
+        self.script.step(&mut self.log, &mut disk, now_us);
         if let Some(deadline) = self.log.deadline() {
             core.set_timer(deadline, 1);
         }

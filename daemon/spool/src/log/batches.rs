@@ -20,7 +20,7 @@ use crate::message::{MESSAGE_HEAD, MessageHead};
 use crate::record::{CHUNK_HEAD, Change, ChunkHead, RecordHeader, RecordKind};
 use crate::segment::{SegmentKind, SegmentRef};
 
-use super::segments::Cursor;
+use super::segments::{Cursor, State};
 use super::{Alarm, Content, Event, Health, Log, Previous};
 
 /// A message whose transaction is committed.
@@ -530,6 +530,8 @@ impl<B: Buffer> Log<B> {
             self.effect(effect, place, record.whole, &mut entries, i, now_us);
         }
         self.segments[i].index = Some(entries);
+        // Behind a failed write: what it brought to life is known now.
+        self.recount_due |= self.segments[i].state == State::Sealed;
         self.spare.push(buffer);
         self.heal();
     }

@@ -108,7 +108,7 @@ impl<B: Buffer> Log<B> {
         let bad = self.flights[i].segment;
         self.segments[bad].state = State::Sealed;
         self.segments[bad].failed = true;
-        self.recount();
+        self.recount_due = true;
         if self.hot.is_some_and(|c| c.segment == bad) {
             self.hot = None;
         }
@@ -152,6 +152,7 @@ impl<B: Buffer> Log<B> {
             self.write_flight(disk, i, now_us);
         }
         self.rewriting = false;
+        self.recount_due = true;
     }
 
     /// Where the batch before flight `i` stands.

@@ -245,7 +245,7 @@ pub struct StoredMessage {
 /// Why a read gave nothing.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ReadError {
-    /// No such message, or no such chunk.
+    /// No such message.
     Unknown,
     /// Too many reads wait.
     Busy,
@@ -318,6 +318,7 @@ pub struct Log<B> {
     segments: Vec<Segment>,
     /// Segments that can be used, at once or one after the other; see `recount`.
     reclaimable: usize,
+    recount_due: bool,
     hot: Option<Cursor>,
     cold: [Option<Cursor>; COLD_BUCKETS_MAX],
     upkeep: Vec<Upkeep<B>>,
@@ -397,6 +398,7 @@ impl<B: Buffer> Log<B> {
             columns: start.columns,
             segments: Vec::with_capacity(start.segments.len()),
             reclaimable: 0,
+            recount_due: false,
             hot: None,
             cold: [None; COLD_BUCKETS_MAX],
             upkeep: Vec::new(),
@@ -454,8 +456,14 @@ impl<B: Buffer> Log<B> {
         self.watch(now_us);
         self.rewrite(disk, now_us);
         self.submit_batches(disk, now_us, wall_us);
+        if self.recount_due {
+            self.recount();
+        }
         self.tend_segments(disk, now_us, wall_us);
         self.run_sweep(now_us);
+        if self.recount_due {
+            self.recount();
+        }
         self.submit_reads(disk);
         self.wake_paused();
         self.finish_close();

@@ -55,7 +55,7 @@ impl<B: Buffer> Log<B> {
     /// Asks for a part of a message; `Event::Read` with `token` follows.
     ///
     /// # Errors
-    /// `Unknown` or `Busy`.
+    /// `Unknown`, `Busy`, or `Damaged` when the chunk is not there.
     pub fn read(&mut self, id: TransactionId, part: Part, token: u64) -> Result<(), ReadError> {
         if self.reads_waiting.len() >= READS_WAITING_MAX {
             return Err(ReadError::Busy);
@@ -72,7 +72,8 @@ impl<B: Buffer> Log<B> {
         let live = self.table.get(id).ok_or(ReadError::Unknown)?;
         let record = match part {
             Part::Message => live.place(),
-            Part::Chunk(n) => *live.chunks().get(index(n)).ok_or(ReadError::Unknown)?,
+            // The message says it has it, and recovery did not find it.
+            Part::Chunk(n) => *live.chunks().get(index(n)).ok_or(ReadError::Damaged)?,
         };
         let stage = match live.defer_place() {
             Some((segment, offset)) if part == Part::Message => {
@@ -164,6 +165,11 @@ impl<B: Buffer> Log<B> {
 
     /// The other copy, when there is one.
     fn try_copy(&mut self, mut read: Read, error: ReadError) {
+        if let Some(now) = self.moved_since(&read) {
+            (read.stage, read.member_try, read.refused) = (Stage::Record(now), 0, None);
+            self.reads_waiting.push_front(read);
+            return;
+        }
         read.member_try += 1;
         if matches!(error, ReadError::Disk(_)) {
             read.refused = Some(error.clone());
@@ -179,6 +185,18 @@ impl<B: Buffer> Log<B> {
         }
         let error = read.refused.take().unwrap_or(error);
         self.read_failed(&read, error);
+    }
+
+    /// Where the record stands now, if it was moved while it was being read: its old segment may
+    /// be in use again.
+    fn moved_since(&self, read: &Read) -> Option<Place> {
+        let Stage::Record(then) = read.stage else { return None };
+        let live = self.table.get(read.id)?;
+        let now = match read.part {
+            Part::Message => live.place(),
+            Part::Chunk(n) => *live.chunks().get(index(n))?,
+        };
+        (now != then).then_some(now)
     }
 
     fn read_failed(&mut self, read: &Read, error: ReadError) {

@@ -194,9 +194,7 @@ impl<B: Buffer> Log<B> {
             let segment = &mut self.segments[i];
             segment.live = segment.live.saturating_sub(1);
             segment.live_bytes = segment.live_bytes.saturating_sub(u64::from(place.length));
-            if segment.live == 0 {
-                self.recount();
-            }
+            self.recount_due |= segment.live == 0 && segment.state == State::Sealed;
         }
     }
 
@@ -208,7 +206,7 @@ impl<B: Buffer> Log<B> {
             && !self.segments[later].waits_for.contains(earlier)
         {
             self.segments[later].waits_for.insert(earlier);
-            self.recount();
+            self.recount_due |= self.segments[later].state == State::Sealed;
         }
     }
 
@@ -240,16 +238,25 @@ impl<B: Buffer> Log<B> {
 
     /// Counts what one reopening after the other can give: a dead segment that only waits for
     /// segments that can be reopened themselves. (In a busy log each dead segment waits for the
-    /// one before it, so that at any moment one alone can be used at once.) Called when a segment
-    /// changes its state, dies, or waits for another one: seldom.
+    /// one before it, so that at any moment one alone can be used at once.) Due when a segment
+    /// changed its state or died: seldom, and at most twice a turn. What is promised between two
+    /// turns stays right: there a segment can only die.
     pub(super) fn recount(&mut self) {
-        let dead = |s: &Segment| !s.retired && s.state == State::Sealed && s.live == 0;
-        let mut ways: Vec<usize> =
-            (0..self.segments.len()).filter(|i| dead(&self.segments[*i])).collect();
+        self.recount_due = false;
+        // A batch on its way may still bring something to life in it.
+        let dead = |i: &usize| {
+            let s = &self.segments[*i];
+            let over = !s.retired && s.state == State::Sealed && s.live == 0;
+            over && self.flights.iter().all(|f| f.segment != *i)
+        };
+        let mut ways: Vec<usize> = (0..self.segments.len()).filter(dead).collect();
         ways.sort_unstable_by_key(|i| self.segments[*i].order);
         let mut given = Bits::default();
         for (i, segment) in self.segments.iter().enumerate() {
-            if segment.state == State::Free || segment.state == State::Ready {
+            if matches!(
+                segment.state,
+                State::Free | State::Ready | State::Opening | State::Blanking
+            ) {
                 given.insert(i);
             }
         }
@@ -266,12 +273,13 @@ impl<B: Buffer> Log<B> {
                 break;
             }
         }
-        self.reclaimable = self
-            .segments
-            .iter()
-            .enumerate()
-            .filter(|(i, s)| given.contains(*i) && !s.retired)
-            .count();
+        // One that was opened for copies takes no mail.
+        let spoken_for = |s: &Segment| {
+            matches!(s.state, State::Opening | State::Ready) && s.kind != SegmentKind::Hot
+        };
+        let all = self.segments.iter().enumerate();
+        self.reclaimable =
+            all.filter(|(i, s)| given.contains(*i) && !s.retired && !spoken_for(s)).count();
     }
 
     /// Segments that can be opened, one after the other.
@@ -282,7 +290,7 @@ impl<B: Buffer> Log<B> {
     /// Segments that only the log's own work may take: changes, copies, reports. With fewer, a
     /// restart in a full log could write nothing any more.
     pub(super) fn own_segments(&self) -> usize {
-        if self.segments.len() < 8 { 2 } else { 3 }
+        if self.segments.len() < 8 { 2 } else { 4 }
     }
 
     /// Space is so short that the log works on getting some back before anything else.
@@ -322,7 +330,7 @@ impl<B: Buffer> Log<B> {
     pub(super) fn take_ready(&mut self, kind: SegmentKind) -> Option<Cursor> {
         let i = self.segments.iter().position(|s| s.state == State::Ready && s.kind == kind)?;
         self.segments[i].state = State::Open;
-        self.recount();
+        self.recount_due = true;
         let cursor = Cursor { segment: i, offset: len32(BLOCK) };
         match kind {
             SegmentKind::Hot => self.hot = Some(cursor),
@@ -436,7 +444,7 @@ impl<B: Buffer> Log<B> {
         }
         segment.epoch = next_epoch;
         segment.state = if work == Work::Blank { State::Blanking } else { State::Opening };
-        self.reclaimable = self.reclaimable.saturating_sub(1);
+        self.recount_due = true;
         segment.kind = kind;
         segment.order = order;
         segment.opened_us = now_us;
@@ -555,7 +563,7 @@ impl<B: Buffer> Log<B> {
             self.events.push_back(Event::Alarm(alarm));
         }
         self.upkeep_result(work.work, work.segment, failed, now_us);
-        self.recount();
+        self.recount_due = true;
     }
 
     fn upkeep_result(&mut self, work: Work, segment: usize, failed: bool, now_us: u64) {
