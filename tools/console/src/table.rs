@@ -25,8 +25,11 @@ pub(crate) struct Row {
     /// The request for the page after this reply, for commands with `--all`.
     pub(crate) next: Option<fn(Request, &Reply) -> Option<Request>>,
     /// What is done here, without the daemon; then nothing is asked.
-    pub(crate) local: Option<fn(&mut Page, &ArgMatches) -> Result<Exit, Trouble>>,
+    pub(crate) local: Option<Local>,
 }
+
+/// A command that needs no daemon.
+pub(crate) type Local = fn(&mut Page, &ArgMatches) -> Result<Exit, Trouble>;
 
 /// Words that have further words below them.
 pub(crate) const GROUPS: [(&str, &str); 4] = [
