@@ -255,6 +255,7 @@ impl<B: Buffer> Log<B> {
     pub(super) fn sweep_unreadable(&mut self) {
         if let Some(sweep) = self.sweep.take() {
             self.segments[sweep.segment].retired = true;
+            self.recount_due = true;
         }
     }
 
@@ -604,6 +605,7 @@ impl<B: Buffer> Log<B> {
         if purpose == Purpose::Forward && self.segments[segment].live == 0 {
             // What it kept waiting for may have been reopened since: then it waits no more.
             let before = std::mem::take(&mut self.segments[segment].waits_for);
+            self.recount_due = true;
             for at in keep {
                 if self.segment_of(at).is_some_and(|i| before.contains(i)) {
                     self.wait_for(segment, at);
