@@ -64,6 +64,8 @@ fn a_child_that_was_killed_is_followed_by_another() {
     let first = child(&daemon);
     let pid = nix::unistd::Pid::from_raw(i32::try_from(first).expect("a pid"));
     nix::sys::signal::kill(pid, Signal::SIGKILL).expect("it runs");
+    // What it had accepted goes with it; once it is gone nothing accepts before the next one does.
+    daemon.until("it gone", |_| nix::sys::signal::kill(pid, None).is_err());
     // The address never goes away: this one waits in the socket's queue.
     let mut client = Client::connect(daemon.address);
     client.expect("EHLO client.example.net", "250");

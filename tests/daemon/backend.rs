@@ -1,8 +1,13 @@
 //! A backend whose faults a test chooses: one thread a connection, plain blocking sockets.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd as _;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
+
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrIn, bind, getsockname, setsockopt, socket, sockopt,
+};
 
 use super::wire::Wire;
 
@@ -83,10 +88,17 @@ impl Backend {
         backend
     }
 
-    /// A port on which nobody listens.
+    /// An address on which nobody listens, and that nobody else gets: a socket of ours holds it
+    /// until the test's process ends. Who binds with SO_REUSEADDR may listen there later.
     pub(crate) fn nowhere() -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        listener.local_addr().expect("bound")
+        let none = SockFlag::SOCK_CLOEXEC;
+        let held = socket(AddressFamily::Inet, SockType::Stream, none, None).expect("a socket");
+        setsockopt(&held, sockopt::ReuseAddr, &true).expect("a TCP socket");
+        let any = SockaddrIn::new(127, 0, 0, 1, 0);
+        bind(held.as_raw_fd(), &any).expect("a free port");
+        let name: SockaddrIn = getsockname(held.as_raw_fd()).expect("bound");
+        std::mem::forget(held);
+        SocketAddr::V4(name.into())
     }
 
     pub(crate) fn set(&self, manners: Manners) {

@@ -215,15 +215,19 @@ fn after_an_outage_the_connections_stay_within_their_number() {
     let mut setup = Setup::new(address);
     setup.retry = "first_s = 0.2\nfactor = 1.0\nmax_s = 0.2\nexpire_s = 3600\n".to_owned();
     let mut daemon = Daemon::start("outage", setup);
-    let summary = source(daemon.address, &["--total", "5000", "--sessions", "32", "--size", "1k"]);
-    assert_eq!(summary["acked"].as_u64(), Some(5000), "{summary}");
-    assert_eq!(daemon.ledger().queued, 5000);
+    let total: u32 = if std::env::var_os("RINGPOST_LONG").is_some() { 50_000 } else { 5000 };
+    let number = total.to_string();
+    let words = ["--total", &number, "--sessions", "32", "--size", "1k"];
+    let summary = source(daemon.address, &words);
+    assert_eq!(summary["acked"].as_u64(), Some(total.into()), "{summary}");
+    assert_eq!(daemon.ledger().queued, u64::from(total));
     daemon.line_with(&[" == ", "R=backend"]);
     let backend = Backend::start_at(address, Manners { dot_ms: 1, ..Manners::default() });
-    backend.wait_for(5000);
+    let total = usize::try_from(total).expect("few");
+    backend.wait_for(total);
     daemon.until_empty();
     assert!(backend.most_connections() <= 20, "{} at once", backend.most_connections());
-    assert_eq!(backend.count(), 5000);
+    assert_eq!(backend.count(), total);
     assert!(daemon.stop().success());
 }
 

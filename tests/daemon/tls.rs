@@ -238,3 +238,24 @@ fn a_failed_handshake_ends_that_session_only() {
     daemon.signal(Signal::SIGHUP);
     assert!(daemon.stop().success());
 }
+
+#[test]
+fn certificates_follow_the_local_address_when_no_name_is_said() {
+    let backend = Backend::start(Manners::default());
+    let folder = Folder::new("tls-address");
+    let (one, two) = (Pair::new("one.example", ECDSA), Pair::new("two.example", ECDSA));
+    one.write(&folder.0, "one");
+    two.write(&folder.0, "two");
+    let sections = section("one", "names = [\"one.example\"]\nlocal_addresses = [\"127.0.0.1\"]")
+        + &section("two", "names = [\"two.example\"]\nlocal_addresses = [\"127.0.0.2\"]");
+    let mut setup = setup(&backend, &sections);
+    setup.listener.push_str("[[listener]]\naddress = \"127.0.0.2\"\nport = 0\n");
+    let mut daemon = Daemon::start_in(folder, setup);
+    // rustls says no name when all it has is an address.
+    for (address, pair) in [(daemon.addresses[0], &one), (daemon.addresses[1], &two)] {
+        let mut client = Client::connect(address);
+        let seen = client.starttls(&secrets::client(ALL, Can::All), "192.0.2.1");
+        assert!(seen.certificate == pair.der(), "{address}");
+    }
+    assert!(daemon.stop().success());
+}

@@ -45,8 +45,8 @@ fn sends_to_us(software: Software, with_tls: bool) {
         assert_eq!(hops, 2, "{}", mail.text());
     }
     let protocol = if with_tls { " P=esmtps " } else { " P=esmtp " };
-    let arrivals = daemon.log().lines().filter(|l| l.contains(" <= ")).count();
-    assert_eq!(arrivals, MAILS);
+    daemon.until("their lines", |daemon| daemon.log().matches(" Completed").count() == MAILS);
+    assert_eq!(daemon.log().matches(" <= ").count(), MAILS);
     assert_eq!(daemon.log().matches(protocol).count(), MAILS, "{}", daemon.log());
     let ledger = daemon.ledger();
     assert_eq!((ledger.accepted, ledger.delivered), (20, 20));
@@ -66,6 +66,7 @@ fn receives_from_us(software: Software, with_tls: bool) {
         let text = String::from_utf8_lossy(mail).into_owned();
         assert!(text.contains("by mx.example.org"), "{text}");
     }
+    daemon.until("their lines", |daemon| daemon.log().matches(" Completed").count() == MAILS);
     let log = daemon.log();
     let deliveries: Vec<&str> = log.lines().filter(|l| l.contains(" => ")).collect();
     assert_eq!(deliveries.len(), MAILS);

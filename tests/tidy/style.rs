@@ -74,6 +74,8 @@ const BANS: &[Ban] = &[
 
 /// Longest file, in lines before its tests.
 const FILE_LINES_MAX: usize = 800;
+/// The same for files that are tests themselves.
+const TEST_FILE_LINES_MAX: usize = 1000;
 const COLUMNS_MAX: usize = 100;
 const FUNCTION_LINES_MAX: usize = 70;
 /// Functions over the length that stand today. May only fall.
@@ -151,9 +153,10 @@ fn lines_and_files_are_short() {
                 wrong.push(format!("{}:{}: over {COLUMNS_MAX} columns", file.path, n + 1));
             }
         }
-        if file.lines.len() > FILE_LINES_MAX {
+        let most = if file.is_test { TEST_FILE_LINES_MAX } else { FILE_LINES_MAX };
+        if file.lines.len() > most {
             let lines = file.lines.len();
-            wrong.push(format!("{}: {lines} lines, at most {FILE_LINES_MAX}", file.path));
+            wrong.push(format!("{}: {lines} lines, at most {most}", file.path));
         }
     }
     fail_with(&wrong);

@@ -17,12 +17,13 @@ use ebpf_common::text::TEXT_ROW_BYTES;
 
 use crate::bans::{Bans, words};
 use crate::inner::Inner;
+use crate::kernel::Way;
 use crate::kernel::{self, Facts, monotonic_s};
 use crate::limits::{EVENTS_MAX, KEY_LIFE_S, LAYOUT};
 use crate::map::{Map, sums};
 use crate::object::{Object, chain};
 use crate::problem::{Problem, call};
-use crate::settings::{Settings, Way};
+use crate::settings::Settings;
 use crate::status::Status;
 use crate::sys;
 

@@ -9,8 +9,18 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::time::{ClockId, clock_getres, clock_gettime};
 
 use crate::problem::{Problem, call};
-use crate::settings::Way;
 use crate::sys;
+
+/// The interface whose routes lead back to clients on a segment: of a bridge or a bond, of a VLAN.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Way {
+    /// The interface the filter is attached to.
+    pub interface: String,
+    /// The segment's tag; `None` for untagged frames.
+    pub vlan: Option<u16>,
+    /// The interface that has the address.
+    pub out: String,
+}
 
 /// The kernel's timer, as the filter reads it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

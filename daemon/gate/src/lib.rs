@@ -31,10 +31,11 @@ pub use ebpf_common::set::{Record, Set, SetError, TABLES, Table, header};
 
 pub use crate::bans::{Accepting, Ban, Bans};
 pub use crate::gate::{Attachment, Descriptors, Gate, Prober, Trial};
+pub use crate::kernel::Way;
 pub use crate::kernel::{Facts, confine, monotonic_s};
 pub use crate::limits::*;
 pub use crate::problem::Problem;
 pub use crate::serve::serve;
-pub use crate::settings::{Rate, Settings, Way};
+pub use crate::settings::{Rate, Settings};
 pub use crate::status::Status;
 pub use crate::wire::{Answer, Client, Request, pair};

@@ -9,7 +9,7 @@ use ebpf_common::packet::Tunnel;
 use ebpf_common::text::{self, Text, text_row};
 
 use crate::bans::words;
-use crate::kernel::Facts;
+use crate::kernel::{Facts, Way};
 use crate::limits::INTERFACES_MAX;
 use crate::problem::Problem;
 
@@ -24,17 +24,6 @@ pub struct Rate {
     pub bits4: u8,
     /// Bits of an IPv6 address that name a network, at most 64.
     pub bits6: u8,
-}
-
-/// The interface whose routes lead back to clients on a segment: of a bridge or a bond, of a VLAN.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Way {
-    /// The interface the filter is attached to.
-    pub interface: String,
-    /// The segment's tag; `None` for untagged frames.
-    pub vlan: Option<u16>,
-    /// The interface that has the address.
-    pub out: String,
 }
 
 /// Everything that is decided outside the gate.

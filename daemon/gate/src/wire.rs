@@ -23,9 +23,10 @@ use nix::sys::socket::{
 };
 
 use crate::gate::Descriptors;
+use crate::kernel::Way;
 use crate::limits::{EVENTS_MAX, MESSAGE_BYTES_MAX};
 use crate::problem::{Problem, call};
-use crate::settings::{Rate, Settings, Way};
+use crate::settings::{Rate, Settings};
 use crate::status::Status;
 use crate::sys;
 
