@@ -19,4 +19,6 @@ pub mod proc;
 
 pub mod commit;
 
+pub mod launch;
+
 pub mod measure;

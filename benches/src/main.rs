@@ -261,9 +261,9 @@ fn serve_floor(arguments: &FloorArguments) -> io::Result<ExitCode> {
     arguments.pin.map_or(Ok(()), system::pin)?;
     let stop = system::stop_signals()?;
     let listener = system::listener(address(&arguments.listen)?)?;
-    println!("mxbench floor: listening on {}", listener.local_addr()?);
+    system::say(&format!("mxbench floor: listening on {}", listener.local_addr()?))?;
     let counts = floor::serve(listener, stop)?;
-    println!("{}", serde_json::to_string(&counts)?);
+    system::say(&serde_json::to_string(&counts)?)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -274,12 +274,12 @@ fn run_source(arguments: SourceArguments) -> io::Result<ExitCode> {
     let tolerant = arguments.tolerant;
     let options = source_options(arguments)?;
     let summary = source::run(options, stop, &mut |open| {
-        println!("mxbench source: {open} idle sessions stand");
+        let _ = system::say(&format!("mxbench source: {open} idle sessions stand"));
     })?;
     if json {
-        println!("{}", serde_json::to_string(&summary)?);
+        system::say(&serde_json::to_string(&summary)?)?;
     } else {
-        print!("{}", summary.table());
+        system::say(summary.table().trim_end())?;
     }
     let well = summary.failures == 0 && summary.refused == 0 && summary.unknown == 0;
     Ok(if well || tolerant { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -345,9 +345,9 @@ fn serve_sink(arguments: SinkArguments) -> io::Result<ExitCode> {
     }
     let checked = options.check.is_some();
     let listener = system::listener(address(&arguments.listen)?)?;
-    println!("mxbench sink: listening on {}", listener.local_addr()?);
+    system::say(&format!("mxbench sink: listening on {}", listener.local_addr()?))?;
     let taken = sink::serve(&options, listener, stop)?;
-    println!("{}", serde_json::to_string(&taken)?);
+    system::say(&serde_json::to_string(&taken)?)?;
     let well = !checked || (taken.account.lost == 0 && taken.account.doubled == 0);
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -359,7 +359,7 @@ fn check(arguments: &CheckArguments) -> io::Result<ExitCode> {
         ledger::read_maildir(maildir, &mut all)?;
     }
     let account = all.account(Some(&acked));
-    println!("{}", serde_json::to_string(&account)?);
+    system::say(&serde_json::to_string(&account)?)?;
     let well = account.lost == 0 && account.doubled == 0;
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -394,9 +394,9 @@ fn run_measure(arguments: MeasureArguments) -> io::Result<ExitCode> {
         spool: arguments.spool,
     })?;
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        system::say(&serde_json::to_string_pretty(&report)?)?;
     } else {
-        print!("{}", report.table());
+        system::say(report.table().trim_end())?;
     }
     Ok(ExitCode::SUCCESS)
 }

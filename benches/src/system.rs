@@ -1,6 +1,6 @@
 //! What mxbench asks of the system: listeners, signals, limits, CPUs.
 
-use std::io;
+use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -25,6 +25,15 @@ pub fn listener(address: SocketAddr) -> io::Result<TcpListener> {
     bind(std::os::fd::AsRawFd::as_raw_fd(&socket), &SockaddrStorage::from(address))?;
     listen(&socket, Backlog::new(LISTEN_BACKLOG)?)?;
     Ok(TcpListener::from(socket))
+}
+
+/// Prints a line. A reader that has gone is no error: there is nobody left to tell.
+pub fn say(line: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{line}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
 }
 
 /// A descriptor that becomes readable at SIGINT or SIGTERM, which no longer end the process.

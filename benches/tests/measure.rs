@@ -1,20 +1,21 @@
 //! `mxbench measure` as a whole, with the sink as the server measured.
 
-#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
-
 use std::net::TcpListener;
 use std::process::Command;
 
 use serde_json::Value;
 
-fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+/// An address nobody else has: a loopback address by our process id, and so no port of 127.0.0.1
+/// that the kernel may have given to somebody else when it is listened on again.
+fn own_address(port: u16) -> String {
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    format!("127.{}.{middle}.{low}:{port}", 128 | high)
 }
 
 #[test]
 fn a_server_is_measured_beside_the_floor() {
     let program = env!("CARGO_BIN_EXE_mxbench");
-    let address = free_address();
+    let address = own_address(2525);
     let command = format!("{program} sink --listen {address}; exit 0");
     let cpu = (std::thread::available_parallelism().unwrap().get() - 1).to_string();
     let output = Command::new(program)
@@ -52,6 +53,29 @@ fn a_server_is_measured_beside_the_floor() {
 }
 
 #[test]
+fn a_server_may_choose_its_port_and_its_reader_may_go() {
+    let program = env!("CARGO_BIN_EXE_mxbench");
+    // `head` takes the line that says where it listens and goes: what the sink says of every
+    // message, and at its end, has no reader.
+    let command = format!(
+        "{program} sink --listen 127.0.0.1:0 --verbose | {{ head -n 1; exec <&-; sleep 1000; }}"
+    );
+    let output = Command::new(program)
+        .args(["measure", "--name", "x", "--server-addr", "127.0.0.1:0"])
+        .args(["--server-cmd", &command, "--source-cpu", "0", "--idle", "0", "--json"])
+        .args(["--rounds", "2", "--burst", "0.1", "--sessions", "2"])
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !errors.contains("panicked"), "{errors}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    for burst in report["bursts"].as_array().unwrap() {
+        assert!(burst["source"]["acked"].as_u64().unwrap() > 0, "{burst}");
+        assert_eq!(burst["source"]["failures"], 0, "{burst}");
+    }
+}
+
+#[test]
 fn a_plan_that_cannot_work_says_so_before_it_starts() {
     let program = env!("CARGO_BIN_EXE_mxbench");
     let fails = |arguments: &[&str]| {
@@ -64,7 +88,7 @@ fn a_plan_that_cannot_work_says_so_before_it_starts() {
     let address = taken.local_addr().unwrap().to_string();
     let server = ["--name", "x", "--server-addr", &address, "--server-cmd", "true"];
     assert!(fails(&server).contains("something listens"));
-    let address = free_address();
+    let address = own_address(2526);
     let server = ["--name", "x", "--server-addr", &address, "--server-cmd", "exit 3"];
     assert!(fails(&[&server[..], &["--rounds", "1", "--burst", "0.1"]].concat()).contains("ended"));
     assert!(fails(&["--name", "x"]).contains("one of each"));

@@ -8,18 +8,17 @@
 
 pub mod report;
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::limits::{
-    FLOOR_NAME, LARGE_MESSAGE, SERVER_END_WAIT_S, SERVER_START_WAIT_S, WARM_UP_MS,
-};
+use crate::launch::{self, Running};
+use crate::limits::{FLOOR_NAME, LARGE_MESSAGE, WARM_UP_MS};
 use crate::source::report::Summary;
 use crate::{commit, proc, system};
 use report::{Burst, Idle, Large, Report};
@@ -29,7 +28,7 @@ use report::{Burst, Idle, Large, Report};
 pub struct Server {
     /// `discard` and `durable` are put in relation to each other.
     pub name: String,
-    /// Where it listens.
+    /// Where it listens; with port 0 it says so itself (`launch::start`).
     pub address: SocketAddr,
     /// A line for `sh -c`.
     pub command: String,
@@ -71,31 +70,6 @@ pub struct Plan {
 struct Load {
     name: String,
     arguments: Vec<String>,
-}
-
-struct Running {
-    child: Child,
-    address: SocketAddr,
-    pid: i32,
-    /// Kept open: the floor says its counts at the end.
-    output: Option<BufReader<ChildStdout>>,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let pids = proc::tree(self.pid).unwrap_or_else(|_| vec![self.pid]);
-        for &pid in &pids {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
-        }
-        let ask_until = Instant::now() + Duration::from_secs(SERVER_END_WAIT_S);
-        while Instant::now() < ask_until && !matches!(self.child.try_wait(), Ok(Some(_))) {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        for pid in proc::tree(self.pid).unwrap_or_default() {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-        }
-        let _ = self.child.wait();
-    }
 }
 
 /// Carries out a plan; progress goes to stderr.
@@ -154,7 +128,7 @@ fn check(plan: &Plan) -> io::Result<()> {
     if let Some(device) = &plan.device {
         proc::disk(device)?;
     }
-    for server in &plan.servers {
+    for server in plan.servers.iter().filter(|server| server.address.port() != 0) {
         if TcpStream::connect_timeout(&server.address, Duration::from_secs(1)).is_ok() {
             let text = format!("{}: something listens on {} already", server.name, server.address);
             return Err(io::Error::other(text));
@@ -220,79 +194,34 @@ fn own_path() -> io::Result<String> {
 }
 
 fn start(plan: &Plan, server: Option<&Server>) -> io::Result<Running> {
-    let mut command = match server {
+    let (mut command, address) = match server {
         Some(server) => {
             let mut command = command(plan, "sh");
-            command.args(["-c", &server.command]).stdout(Stdio::null());
-            command
+            command.args(["-c", &server.command]);
+            (command, server.address)
         }
         None => {
             let mut command = command(plan, &own_path()?);
-            command.args(["floor", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped());
-            command
+            command.args(["floor", "--listen", "127.0.0.1:0"]);
+            (command, SocketAddr::from(([127, 0, 0, 1], 0)))
         }
     };
-    // The child inherits the CPU; what measures goes back to all of them.
-    let all = system::cpus()?;
-    system::pin(plan.cpus[0])?;
-    let spawned = command.stdin(Stdio::null()).spawn();
-    system::set_cpus(&all)?;
-    let mut child =
-        spawned.map_err(|error| io::Error::other(format!("{}: {error}", name(server))))?;
-    let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
-    let output = child.stdout.take().map(BufReader::new);
-    let address = SocketAddr::from(([0, 0, 0, 0], 0));
-    let mut running = Running { child, address, pid, output };
-    running.address = match (server, &mut running.output) {
-        (Some(server), _) => server.address,
-        (None, Some(output)) => {
-            let mut line = String::new();
-            output.read_line(&mut line)?;
-            let address = line.trim_end().rsplit(' ').next().unwrap_or_default();
-            address.parse().map_err(|_| io::Error::other(format!("floor: {line}")))?
-        }
-        (None, None) => return Err(io::Error::other("floor: no output")),
-    };
-    await_banner(&mut running, &name(server))?;
-    Ok(running)
-}
-
-fn await_banner(running: &mut Running, name: &str) -> io::Result<()> {
-    let until = Instant::now() + Duration::from_secs(SERVER_START_WAIT_S);
-    loop {
-        if let Ok(mut stream) = TcpStream::connect_timeout(&running.address, Duration::from_secs(1))
-        {
-            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-            let mut greeting = [0; 4];
-            if stream.read_exact(&mut greeting).is_ok() && greeting.starts_with(b"220") {
-                stream.write_all(b"QUIT\r\n")?;
-                let _ = stream.read_to_end(&mut Vec::new());
-                return Ok(());
-            }
-        }
-        if let Some(status) = running.child.try_wait()? {
-            return Err(io::Error::other(format!("{name}: ended at once with {status}")));
-        }
-        if Instant::now() > until {
-            let text = format!("{name}: no 220 on {} in time", running.address);
-            return Err(io::Error::other(text));
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    command.stdin(Stdio::null());
+    launch::start(&name(server), address, plan.cpus[0], command)
 }
 
 fn source(plan: &Plan, running: &Running) -> io::Result<Command> {
     let mut command = command(plan, &own_path()?);
-    command.args(["source", "--json", "--tolerant", "--target", &running.address.to_string()]);
+    command.args(["source", "--json", "--tolerant", "--target", &running.address().to_string()]);
     command.args(["--pin", &plan.cpus[1].to_string()]).args(&plan.source_arguments);
     Ok(command)
 }
 
 fn burst(plan: &Plan, running: &Running, load: &Load) -> io::Result<Burst> {
     let device = || plan.device.as_deref().map(proc::disk).transpose();
-    let before = (proc::usage(running.pid)?, device()?, cpus(plan)?);
+    let before = (proc::usage(running.pid())?, device()?, cpus(plan)?);
     let summary = summary(source(plan, running)?.args(&load.arguments))?;
-    let after = (proc::usage(running.pid)?, device()?, cpus(plan)?);
+    let after = (proc::usage(running.pid())?, device()?, cpus(plan)?);
     let messages = summary.acked.max(1) as f64;
     let octets = summary.octets.max(1) as f64;
     let cpu = (after.0.cpu.saturating_sub(before.0.cpu)).as_secs_f64();
@@ -327,13 +256,13 @@ fn summary(source: &mut Command) -> io::Result<Summary> {
 
 fn large(plan: &Plan, server: Option<&Server>) -> io::Result<Large> {
     let running = start(plan, server)?;
-    let before = proc::usage(running.pid)?.peak;
+    let before = proc::usage(running.pid())?.peak;
     let (size, count) = LARGE_MESSAGE;
     let count = count.to_string();
     let mut source = source(plan, &running)?;
     source.args(["--size", size, "--messages-per-connection", "1"]);
     let summary = summary(source.args(["--sessions", &count, "--total", &count]))?;
-    let after = proc::usage(running.pid)?.peak;
+    let after = proc::usage(running.pid())?.peak;
     Ok(Large { server: name(server), acked: summary.acked, before, after })
 }
 
@@ -386,7 +315,7 @@ fn half_rate(plan: &Plan, loads: &[Load], report: &mut Report) -> io::Result<()>
 
 fn idle(plan: &Plan, server: Option<&Server>) -> io::Result<Idle> {
     let running = start(plan, server)?;
-    let before = proc::usage(running.pid)?.resident;
+    let before = proc::usage(running.pid())?.resident;
     let mut child = source(plan, &running)?
         .args(["--idle", &plan.idle.to_string(), "--duration", "600"])
         .stdout(Stdio::piped())
@@ -396,7 +325,7 @@ fn idle(plan: &Plan, server: Option<&Server>) -> io::Result<Idle> {
     let mut line = String::new();
     output.read_line(&mut line)?;
     let sessions = line.split(' ').nth(2).and_then(|number| number.parse().ok()).unwrap_or(0);
-    let with = proc::usage(running.pid)?.resident;
+    let with = proc::usage(running.pid())?.resident;
     let id = i32::try_from(child.id()).map_err(io::Error::other)?;
     kill(Pid::from_raw(id), Signal::SIGTERM)?;
     output.read_to_string(&mut String::new())?;

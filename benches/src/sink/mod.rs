@@ -30,6 +30,7 @@ use serde::Serialize;
 
 use crate::floor::ring::{self, Conn, Handler, Net, Next, Setup};
 use crate::limits::{CLIENT_ENTRIES, CONNECTIONS_MAX, SINK_BUFFER_OCTETS, SINK_BUFFERS};
+use crate::system;
 use faults::Faults;
 use greylist::Greylist;
 use ledger::{Account, Ledger, message_id, read_ids};
@@ -105,14 +106,15 @@ impl Store {
         self.taken.octets += message.content.len() as u64;
         let id = message_id(&message.content);
         if verbose {
-            println!(
+            // A reader that has gone costs no mail.
+            let _ = system::say(&format!(
                 "message {}: from <{}> to {} recipients, {} octets, id {}",
                 self.taken.messages,
                 message.from.escape_ascii(),
                 message.recipients.len(),
                 message.content.len(),
                 id.as_deref().unwrap_or("-"),
-            );
+            ));
         }
         self.ledger.note(id, &message.recipients);
         true
