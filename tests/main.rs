@@ -14,3 +14,5 @@ mod peers;
 mod console;
 #[cfg(test)]
 mod sim;
+#[cfg(test)]
+mod xdp;

@@ -14,16 +14,40 @@ const EDGES: &[(&str, &[&str])] = &[
     ("daemon/control", &[]),
     ("daemon/gate", &["ebpf-common"]),
     ("daemon/spool", &["engine"]),
-    ("daemon/ringpostd", &["smtp", "engine", "spool", "hints", "control"]),
+    ("daemon/ringpostd", &["ebpf-common", "smtp", "engine", "spool", "hints", "control", "gate"]),
     ("image/init", &[]),
     ("tools/console", &["control", "spool"]),
     ("tools/xtask", &[]),
     ("benches", &["smtp", "engine"]),
-    ("tests", &["smtp", "engine", "spool", "hints", "control", "ringpostd", "mxbench"]),
+    (
+        "tests",
+        &[
+            "ebpf-common",
+            "smtp",
+            "engine",
+            "spool",
+            "hints",
+            "control",
+            "gate",
+            "ringpostd",
+            "mxbench",
+        ],
+    ),
 ];
 
-const OURS: &[&str] =
-    &["smtp", "engine", "spool", "hints", "control", "ringpostd", "console", "mxbench", "xtask"];
+const OURS: &[&str] = &[
+    "ebpf-common",
+    "smtp",
+    "engine",
+    "spool",
+    "hints",
+    "control",
+    "gate",
+    "ringpostd",
+    "console",
+    "mxbench",
+    "xtask",
+];
 
 #[test]
 fn crates_import_only_downwards() {

@@ -4,6 +4,7 @@
 //! The order of the modules is the layer order: a module uses only those above it.
 
 pub mod limits;
+pub mod feeds;
 pub mod config;
 pub mod events;
 pub mod metrics;
