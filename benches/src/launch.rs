@@ -42,17 +42,22 @@ impl Drop for Running {
     fn drop(&mut self) {
         // The end of its standard input ends what listens to that.
         drop(self.child.stdin.take());
-        let pids = proc::tree(self.pid).unwrap_or_else(|_| vec![self.pid]);
-        for &pid in &pids {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
-        }
+        // Whoever loses its parent meanwhile is still on the list.
+        let tree = proc::tree(self.pid).unwrap_or_else(|_| vec![self.pid]);
+        let mut left: Vec<(i32, u64)> =
+            tree.into_iter().filter_map(|pid| Some((pid, proc::started(pid)?))).collect();
+        let tell = |left: &[(i32, u64)], signal| {
+            for &(pid, _) in left {
+                let _ = kill(Pid::from_raw(pid), signal);
+            }
+        };
+        tell(&left, Signal::SIGTERM);
         let ask_until = Instant::now() + Duration::from_secs(SERVER_END_WAIT_S);
-        while Instant::now() < ask_until && !matches!(self.child.try_wait(), Ok(Some(_))) {
+        while !left.is_empty() && Instant::now() < ask_until {
             std::thread::sleep(LOOK_AGAIN);
+            left.retain(|&(pid, start)| proc::started(pid) == Some(start));
         }
-        for pid in proc::tree(self.pid).unwrap_or_default() {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-        }
+        tell(&left, Signal::SIGKILL);
         let _ = self.child.wait();
     }
 }
@@ -66,6 +71,9 @@ pub fn start(
     mut command: Command,
 ) -> io::Result<Running> {
     let ask = address.port() == 0;
+    if !ask {
+        await_free(name, address)?;
+    }
     command.stdout(if ask { Stdio::piped() } else { Stdio::null() });
     // The child inherits the CPU; what measures goes back to all of them.
     let all = system::cpus()?;
@@ -81,6 +89,20 @@ pub fn start(
     }
     await_banner(&mut running, name)?;
     Ok(running)
+}
+
+/// A server on io_uring that was killed holds its port until a kernel worker has cleaned up.
+fn await_free(name: &str, address: SocketAddr) -> io::Result<()> {
+    let until = Instant::now() + Duration::from_secs(SERVER_END_WAIT_S);
+    loop {
+        match system::listener(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                std::thread::sleep(LOOK_AGAIN);
+            }
+            Err(error) => return Err(io::Error::other(format!("{name}: {address}: {error}"))),
+            Ok(_) => return Ok(()),
+        }
+    }
 }
 
 /// Reads a server's output to its end in a thread, so that it never waits for us.

@@ -21,6 +21,10 @@ pub struct Stat {
     pub parent: i32,
     /// Clock ticks of ended and collected children, user and system.
     pub children_ticks: u64,
+    /// Clock ticks since boot at its start: with its number, no other process has it.
+    pub started: u64,
+    /// Ended, and not yet collected.
+    pub zombie: bool,
 }
 
 /// Reads a line of /proc/PID/stat; the name in it may hold anything, parentheses too.
@@ -29,7 +33,12 @@ pub fn parse_stat(line: &str) -> Option<Stat> {
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
     let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
     // Field 3 of proc_pid_stat(5) is the first here.
-    Some(Stat { parent: fields.get(1)?.parse().ok()?, children_ticks: number(13)? + number(14)? })
+    Some(Stat {
+        parent: fields.get(1)?.parse().ok()?,
+        children_ticks: number(13)? + number(14)?,
+        started: number(19)?,
+        zombie: matches!(fields[0], "Z" | "X"),
+    })
 }
 
 /// The value of a `key: number` line, as in /proc/PID/io and /proc/PID/status.
@@ -59,6 +68,12 @@ pub fn tree(root: i32) -> io::Result<Vec<i32>> {
         at += 1;
     }
     Ok(found)
+}
+
+/// When a process started, in clock ticks since boot; `None` when it has ended.
+pub fn started(pid: i32) -> Option<u64> {
+    let stat = parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
+    (!stat.zombie).then_some(stat.started)
 }
 
 /// What a process tree has used so far.
@@ -175,7 +190,8 @@ mod tests {
     #[test]
     fn a_stat_line_is_read_whatever_the_name() {
         let line = "42 (a) b (c) S 7 42 42 0 -1 4194560 1 2 3 4 50 60 70 80 20 0 1 0 9 10 11";
-        assert_eq!(parse_stat(line), Some(Stat { parent: 7, children_ticks: 150 }));
+        let stat = Stat { parent: 7, children_ticks: 150, started: 9, zombie: false };
+        assert_eq!(parse_stat(line), Some(stat));
         assert_eq!(parse_stat("42 (x S 7"), None);
         assert_eq!(parse_stat(""), None);
     }

@@ -143,6 +143,12 @@ pub fn run<H: Handler>(
         buffers.publish();
         next = handler.turn(&mut net);
     }
+    // An armed accept holds its listener until a kernel worker has taken the ring apart, which may
+    // be after the process has ended: only this frees the port now.
+    for listener in &net.listeners {
+        let fd = listener.as_raw_fd();
+        let _ = nix::sys::socket::shutdown(fd, nix::sys::socket::Shutdown::Both);
+    }
     // What the kernel may still read of a connection must outlive the ring.
     for slot in &mut net.slots {
         std::mem::forget(std::mem::take(&mut slot.sending));
