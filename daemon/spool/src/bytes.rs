@@ -155,14 +155,25 @@ pub(crate) fn put_some(out: &mut Vec<u8>, number: u32, value: Option<u64>) {
 
 /// A field whose value is fields.
 pub(crate) fn put_group(out: &mut Vec<u8>, number: u32, fill: impl FnOnce(&mut Vec<u8>)) {
-    let mut inner = Vec::new();
-    fill(&mut inner);
-    put_field(out, number, &inner);
+    put_varint(out, number);
+    let at = out.len();
+    out.push(0);
+    fill(out);
+    let length = len32(out.len() - at - 1);
+    match u8::try_from(length) {
+        Ok(length) if length < 0x80 => out[at] = length,
+        _ => {
+            let mut prefix = Vec::with_capacity(5);
+            put_varint(&mut prefix, length);
+            out.splice(at..=at, prefix);
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
     use proptest::prelude::*;
 
     proptest! {
@@ -176,6 +187,14 @@ mod tests {
             prop_assert_eq!((n, number(v)), (number_, Ok(value)));
             prop_assert_eq!(r.field().unwrap(), (7, &bytes[..]));
             prop_assert!(r.is_empty());
+        }
+
+        #[test]
+        fn a_group_is_a_field_of_its_fields(number: u32, bytes in vec(any::<u8>(), 0..20_000)) {
+            let (mut group, mut field) = (vec![1], vec![1]);
+            put_group(&mut group, number, |out| out.extend_from_slice(&bytes));
+            put_field(&mut field, number, &bytes);
+            prop_assert_eq!(group, field);
         }
 
         #[test]

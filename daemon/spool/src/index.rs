@@ -93,6 +93,15 @@ impl Summary {
         self.pending_more[word] |= 1 << (i % 64);
     }
 
+    fn is_all_pending(&self) -> bool {
+        if self.recipients <= 64 {
+            let bits = u64::MAX.checked_shr(64 - u32::from(self.recipients)).unwrap_or(0);
+            return self.pending == bits && self.pending_more.is_empty();
+        }
+        let all = Self::all_pending(self.recipients);
+        (self.pending, &self.pending_more) == (all.pending, &all.pending_more)
+    }
+
     fn all_pending(recipients: u16) -> Self {
         let mut all = Self::default();
         for i in 0..usize::from(recipients) {
@@ -104,28 +113,41 @@ impl Summary {
     /// The footer's record.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut b = Vec::with_capacity(64);
-        put_field(&mut b, 1, &self.id.to_bytes());
-        put_number(&mut b, 2, u64::from(self.offset));
-        put_number(&mut b, 3, u64::from(self.length));
-        put_number(&mut b, 4, self.octets);
-        put_number(&mut b, 5, u64::from(self.recipients));
-        put_number(&mut b, 6, u64::from(self.copy));
-        put_number(&mut b, 7, u64::from(self.chunks));
-        put_number(&mut b, 8, u64::from(self.flags));
-        put_number(&mut b, 9, self.received_wall_us);
-        put_number(&mut b, 10, self.expiry_wall_us);
-        put_number(&mut b, 11, self.next_wall_us);
-        put_number(&mut b, 12, u64::from(self.tries));
-        put_number(&mut b, 13, u64::from(self.tier));
-        let all = Self::all_pending(self.recipients);
-        if (self.pending, &self.pending_more) != (all.pending, &all.pending_more) {
-            put_some(&mut b, 14, Some(self.pending));
+        let mut out = Vec::with_capacity(RECORD_HEADER + 64);
+        self.append_to(&mut out);
+        out
+    }
+
+    /// Appends the footer's record.
+    pub fn append_to(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.resize(start + RECORD_HEADER, 0);
+        self.put_fields(out);
+        let (_, record) = out.split_at_mut(start);
+        let (head, body) = record.split_at_mut(RECORD_HEADER);
+        head.copy_from_slice(&RecordHeader::of(RecordKind::IndexMessage, body).to_bytes());
+    }
+
+    fn put_fields(&self, b: &mut Vec<u8>) {
+        put_field(b, 1, &self.id.to_bytes());
+        put_number(b, 2, u64::from(self.offset));
+        put_number(b, 3, u64::from(self.length));
+        put_number(b, 4, self.octets);
+        put_number(b, 5, u64::from(self.recipients));
+        put_number(b, 6, u64::from(self.copy));
+        put_number(b, 7, u64::from(self.chunks));
+        put_number(b, 8, u64::from(self.flags));
+        put_number(b, 9, self.received_wall_us);
+        put_number(b, 10, self.expiry_wall_us);
+        put_number(b, 11, self.next_wall_us);
+        put_number(b, 12, u64::from(self.tries));
+        put_number(b, 13, u64::from(self.tier));
+        if !self.is_all_pending() {
+            put_some(b, 14, Some(self.pending));
             for word in &self.pending_more {
-                put_some(&mut b, 15, Some(*word));
+                put_some(b, 15, Some(*word));
             }
         }
-        encode_record(RecordKind::IndexMessage, &b)
     }
 
     /// Reads the footer's record.
@@ -472,4 +494,30 @@ impl<'a> Iterator for IndexWalk<'a> {
 #[must_use]
 pub fn summary_bytes_max(recipients: usize) -> usize {
     RECORD_HEADER + 128 + (recipients / 64 + 1) * 10
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pending_bits_are_left_out_only_when_all_are_set() {
+        for recipients in [0u16, 1, 2, 63, 64, 65, 128, 129, 300] {
+            let mut summary = Summary { recipients, ..Summary::all_pending(recipients) };
+            let length = summary.encode().len();
+            for settled in [None, Some(0), Some(recipients.saturating_sub(1))] {
+                let settled = settled.filter(|_| recipients > 0);
+                if let Some(n) = settled {
+                    let n = usize::from(n);
+                    match n.checked_sub(64) {
+                        None => summary.pending &= !(1 << n),
+                        Some(more) => summary.pending_more[more / 64] &= !(1 << (more % 64)),
+                    }
+                }
+                let record = summary.encode();
+                assert_eq!(Summary::decode(&record[RECORD_HEADER..]), Ok(summary.clone()));
+                assert_eq!(record.len() == length, settled.is_none(), "{recipients}");
+            }
+        }
+    }
 }

@@ -86,7 +86,7 @@ fn seconds(wall_us: u64) -> u32 {
 }
 
 impl Live {
-    fn of(s: &Summary, segment: SegmentRef) -> Self {
+    pub(crate) fn of(s: &Summary, segment: SegmentRef) -> Self {
         let bit = |flag, bit| if s.flags & flag != 0 { bit } else { 0 };
         let mut live = Self {
             id: s.id,
@@ -409,11 +409,15 @@ impl Table {
     }
 
     fn slot(&self, id: TransactionId) -> Option<u32> {
+        self.slot_of(id, hash(id))
+    }
+
+    fn slot_of(&self, id: TransactionId, hashed: u64) -> Option<u32> {
         let same = |slot: &u32| {
             let (page, i) = at(*slot);
             self.pages[page][i].id == id
         };
-        self.slots.find(hash(id), same).copied()
+        self.slots.find(hashed, same).copied()
     }
 
     /// The message of that id.
@@ -436,9 +440,15 @@ impl Table {
 
     /// The same with all that is known.
     pub fn insert_live(&mut self, live: Live) -> bool {
+        self.insert_new(live).is_some()
+    }
+
+    /// The same; gives what was put in.
+    pub(crate) fn insert_new(&mut self, live: Live) -> Option<&mut Live> {
         let id = live.id;
-        if self.slot(id).is_some() {
-            return false;
+        let hashed = hash(id);
+        if self.slot_of(id, hashed).is_some() {
+            return None;
         }
         let slot = match self.free.pop() {
             Some(slot) => {
@@ -453,8 +463,9 @@ impl Table {
             let (page, i) = at(*slot);
             hash(pages[page][i].id)
         };
-        self.slots.insert_unique(hash(id), slot, rehash);
-        true
+        self.slots.insert_unique(hashed, slot, rehash);
+        let (page, i) = at(slot);
+        Some(&mut self.pages[page][i])
     }
 
     fn push(&mut self, live: Live) -> u32 {
@@ -468,9 +479,12 @@ impl Table {
 
     /// Takes a message out.
     pub fn remove(&mut self, id: TransactionId) -> Option<Live> {
-        let slot = self.slot(id)?;
-        let found = self.slots.find_entry(hash(id), |s| *s == slot).ok()?;
-        found.remove();
+        let pages = &self.pages;
+        let same = |slot: &u32| {
+            let (page, i) = at(*slot);
+            pages[page][i].id == id
+        };
+        let (slot, _) = self.slots.find_entry(hash(id), same).ok()?.remove();
         let (page, i) = at(slot);
         self.free.push(slot);
         let live = &mut self.pages[page][i];

@@ -223,12 +223,13 @@ pub struct Envelope {
 
 fn put_address(out: &mut Vec<u8>, number: u32, address: Option<SocketAddr>) {
     let Some(address) = address else { return };
-    let mut bytes = address.port().to_le_bytes().to_vec();
-    match address.ip() {
-        IpAddr::V4(ip) => bytes.extend_from_slice(&ip.octets()),
-        IpAddr::V6(ip) => bytes.extend_from_slice(&ip.octets()),
-    }
-    put_field(out, number, &bytes);
+    put_group(out, number, |out| {
+        out.extend_from_slice(&address.port().to_le_bytes());
+        match address.ip() {
+            IpAddr::V4(ip) => out.extend_from_slice(&ip.octets()),
+            IpAddr::V6(ip) => out.extend_from_slice(&ip.octets()),
+        }
+    });
 }
 
 fn read_address(bytes: &[u8]) -> Result<SocketAddr, Malformed> {

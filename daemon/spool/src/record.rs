@@ -322,32 +322,37 @@ impl Change {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(64);
+        self.append_to(&mut out);
+        out
+    }
+
+    /// Appends the record's body.
+    pub fn append_to(&self, out: &mut Vec<u8>) {
         let target = self.target();
-        put_field(&mut out, 1, &target.id.to_bytes());
-        put_some(&mut out, 2, Some(u64::from(target.segment.0)));
-        put_number(&mut out, 3, target.epoch);
+        put_field(out, 1, &target.id.to_bytes());
+        put_some(out, 2, Some(u64::from(target.segment.0)));
+        put_number(out, 3, target.epoch);
         match self {
             Self::Done(d) => {
-                put_some(&mut out, 4, d.all.map(|s| u64::from(s as u8)));
-                put_results(&mut out, &d.results);
+                put_some(out, 4, d.all.map(|s| u64::from(s as u8)));
+                put_results(out, &d.results);
                 if let Some(id) = d.replaced_by {
-                    put_field(&mut out, 6, &id.to_bytes());
+                    put_field(out, 6, &id.to_bytes());
                 }
             }
             Self::Defer(d) => {
-                put_number(&mut out, 7, d.next_wall_us);
-                put_number(&mut out, 8, u64::from(d.tries));
-                put_number(&mut out, 9, u64::from(d.tier));
-                put_results(&mut out, &d.results);
+                put_number(out, 7, d.next_wall_us);
+                put_number(out, 8, u64::from(d.tries));
+                put_number(out, 9, u64::from(d.tier));
+                put_results(out, &d.results);
             }
             Self::Redirect(r) => {
-                put_number(&mut out, 10, u64::from(r.recipient));
-                put_bytes(&mut out, 11, &r.address);
+                put_number(out, 10, u64::from(r.recipient));
+                put_bytes(out, 11, &r.address);
             }
-            Self::Move(_, copy) => put_number(&mut out, 12, u64::from(*copy)),
+            Self::Move(_, copy) => put_number(out, 12, u64::from(*copy)),
             Self::Hold(_) | Self::Release(_) | Self::Cancel(_) => {}
         }
-        out
     }
 
     /// Reads a record's body; `None` for a type that is not a change.

@@ -15,13 +15,17 @@ use crate::limits::{
     BATCH_BYTES_MAX, BATCH_HEADER, BESIDE_BYTES_MIN, BESIDE_MESSAGES_MIN, BLOCK, FLIGHTS_MAX,
     RECORD_ALIGN, RECORD_HEADER, WATERMARK_DELAY_US,
 };
-use crate::live::Place;
+use crate::live::{Live, Place};
 use crate::message::{MESSAGE_HEAD, MessageHead};
 use crate::record::{CHUNK_HEAD, Change, ChunkHead, RecordHeader, RecordKind};
 use crate::segment::{SegmentKind, SegmentRef};
 
 use super::segments::{Cursor, State};
 use super::{Alarm, Content, Event, Health, Log, Previous};
+
+/// Encoded envelopes whose memory is used again, and how large one of them may be.
+const ENVELOPES_KEPT: usize = 64;
+const ENVELOPE_KEPT_BYTES: usize = 4096;
 
 /// A message whose transaction is committed.
 #[derive(Debug)]
@@ -170,14 +174,15 @@ pub(super) struct Builder<B> {
 }
 
 impl<B: Buffer> Builder<B> {
-    pub(super) fn new(buffer: B, limit: usize) -> Self {
+    /// `effects` is empty: its memory is used again.
+    pub(super) fn new(buffer: B, limit: usize, effects: Vec<Effect>) -> Self {
         Self {
             buffer,
             used: BATCH_HEADER,
             limit,
             index_bytes: RECORD_HEADER + 26,
             payload_crc: 0,
-            effects: Vec::new(),
+            effects,
         }
     }
 
@@ -285,7 +290,8 @@ impl<B: Buffer> Log<B> {
             return false;
         };
         let Some(buffer) = self.spare.pop() else { return false };
-        let mut builder = Builder::new(buffer, BATCH_BYTES_MAX);
+        let effects = self.effects.pop().unwrap_or_default();
+        let mut builder = Builder::new(buffer, BATCH_BYTES_MAX, effects);
         while let Some(item) = self.waiting.front() {
             let (bytes, more) = (item.bytes(), item.index_bytes());
             builder.limit = self.room(cursor, builder.index_bytes + more);
@@ -345,7 +351,8 @@ impl<B: Buffer> Log<B> {
         let at = place.map_or(SegmentRef::NONE, |l| l.segment);
         let epoch = self.segment_of(at).map_or(0, |i| self.segments[i].epoch);
         item.change.set_place(at, epoch);
-        item.body = item.change.encode();
+        item.body.clear();
+        item.change.append_to(&mut item.body);
         builder.put(item.change.kind(), &[&item.body]);
         self.ledger.add(&item.delta);
         builder.effects.push(Effect::Change { item });
@@ -520,7 +527,8 @@ impl<B: Buffer> Log<B> {
         };
         entries.extend_from_slice(&batch.encode());
         self.wait_for(i, header.stale_segment);
-        for (record, effect) in Records::new(buffer.bytes(), &header).zip(flight.effects) {
+        let mut effects = flight.effects;
+        for (record, effect) in Records::new(buffer.bytes(), &header).zip(effects.drain(..)) {
             let record = record.expect("a batch made here is well formed");
             let place = Place {
                 segment: header.segment,
@@ -528,6 +536,9 @@ impl<B: Buffer> Log<B> {
                 length: len32(record.whole.len()),
             };
             self.effect(effect, place, record.whole, &mut entries, i, now_us);
+        }
+        if self.effects.len() < FLIGHTS_MAX {
+            self.effects.push(effects);
         }
         self.segments[i].index = Some(entries);
         // Behind a failed write: what it brought to life is known now.
@@ -547,10 +558,11 @@ impl<B: Buffer> Log<B> {
     ) {
         match effect {
             Effect::Message { outgoing, cancelled } => {
-                let mut summary = outgoing.summary.clone();
+                let mut outgoing = outgoing;
+                let summary = &mut outgoing.summary;
                 (summary.offset, summary.length) = (place.offset, place.length);
-                entries.extend_from_slice(&summary.encode());
-                self.message_durable(*outgoing, &summary, place, cancelled, now_us);
+                summary.append_to(entries);
+                self.message_durable(*outgoing, place, cancelled, now_us);
             }
             Effect::Chunk { slot, generation, memory, head } => {
                 let (offset, length) = (place.offset, place.length);
@@ -575,7 +587,7 @@ impl<B: Buffer> Log<B> {
             }
             Effect::Copy { mut summary, places } => {
                 (summary.offset, summary.length) = (place.offset, place.length);
-                entries.extend_from_slice(&summary.encode());
+                summary.append_to(entries);
                 self.copy_durable(&summary, place, places);
             }
             Effect::Moved { from } => {
@@ -590,34 +602,35 @@ impl<B: Buffer> Log<B> {
         }
     }
 
-    fn message_durable(
-        &mut self,
-        outgoing: Outgoing,
-        summary: &Summary,
-        place: Place,
-        cancelled: bool,
-        now_us: u64,
-    ) {
+    fn message_durable(&mut self, outgoing: Outgoing, place: Place, cancelled: bool, now_us: u64) {
         let chunks = self.take_chunks(outgoing.slot);
         self.memory -= outgoing.header.len() + outgoing.body.len();
         self.paused = true;
         let whole = chunks.is_empty();
-        let fresh = self.table.insert(summary, place.segment);
-        debug_assert!(fresh, "ids are given once");
-        if let Some(live) = self.table.get_mut(summary.id) {
+        let id = outgoing.summary.id;
+        let live = self.table.insert_new(Live::of(&outgoing.summary, place.segment));
+        debug_assert!(live.is_some(), "ids are given once");
+        let mut finished = false;
+        if let Some(live) = live {
             live.set_chunks(chunks);
+            finished = live.is_finished();
         }
         self.hold(place);
+        if self.envelopes.len() < ENVELOPES_KEPT
+            && outgoing.envelope.capacity() <= ENVELOPE_KEPT_BYTES
+        {
+            self.envelopes.push(outgoing.envelope);
+        }
         self.counters.committed += 1;
         if cancelled {
-            self.cancel(summary.id, now_us);
+            self.cancel(id, now_us);
             return;
         }
         let content = whole.then_some(Content { header: outgoing.header, body: outgoing.body });
-        self.events.push_back(Event::Committed { token: outgoing.token, id: summary.id, content });
+        self.events.push_back(Event::Committed { token: outgoing.token, id, content });
         // Settled before it came (taken over from elsewhere): nothing to do.
-        if self.table.get(summary.id).is_some_and(crate::live::Live::is_finished) {
-            self.forget(summary.id);
+        if finished {
+            self.forget(id);
         }
     }
 

@@ -132,15 +132,12 @@ impl<B: Buffer> Log<B> {
         token: Option<u64>,
         now_us: u64,
     ) -> Result<(), ChangeError> {
-        if self.table.get(change.target().id).is_none_or(|l| l.is_finished()) {
-            return Err(ChangeError::Unknown);
-        }
-        let bytes = change.encode().len();
-        let whole = bytes + 2 * RECORD_HEADER;
-        if bytes > CONTROL_BYTES_MAX || !self.fits_segment(whole, whole) {
+        let body = change.encode();
+        let whole = body.len() + 2 * RECORD_HEADER;
+        if body.len() > CONTROL_BYTES_MAX || !self.fits_segment(whole, whole) {
             return Err(ChangeError::TooLarge);
         }
-        let item = self.prepare(change, token).ok_or(ChangeError::Unknown)?;
+        let item = self.apply(change, body, token).ok_or(ChangeError::Unknown)?;
         self.change_since_us.get_or_insert(now_us);
         self.enqueue(Item::Change(item));
         Ok(())
@@ -148,6 +145,11 @@ impl<B: Buffer> Log<B> {
 
     /// Applies a change in memory; the record is made when its batch is built.
     pub(super) fn prepare(&mut self, change: Change, token: Option<u64>) -> Option<ChangeItem> {
+        let body = change.encode();
+        self.apply(change, body, token)
+    }
+
+    fn apply(&mut self, change: Change, body: Vec<u8>, token: Option<u64>) -> Option<ChangeItem> {
         let id = change.target().id;
         let live = self.table.get_mut(id)?;
         if live.is_finished() {
@@ -155,7 +157,6 @@ impl<B: Buffer> Log<B> {
         }
         let delta = live.apply(&change);
         let finished = live.is_finished();
-        let body = change.encode();
         Some(ChangeItem { change, body, delta, token, finished })
     }
 }

@@ -32,9 +32,9 @@ pub use changes::ChangeError;
 pub(crate) use reads::{refresh, stored};
 pub use transactions::{Flow, OpenKind, Refusal, Transaction, TransactionError};
 
-use batches::{Flight, Item};
+use batches::{Effect, Flight, Item};
 use reads::Read;
-use segments::{Cursor, Segment, Upkeep};
+use segments::{Count, Cursor, Segment, Upkeep};
 use sweep::{ColdItem, Move, Sweep};
 use transactions::Tx;
 
@@ -316,9 +316,9 @@ pub struct Log<B> {
     segment_bytes: u32,
     columns: Vec<Column>,
     segments: Vec<Segment>,
-    /// Segments that can be used, at once or one after the other; see `recount`.
-    reclaimable: usize,
+    count: Count,
     recount_due: bool,
+    footers_due: bool,
     hot: Option<Cursor>,
     cold: [Option<Cursor>; COLD_BUCKETS_MAX],
     upkeep: Vec<Upkeep<B>>,
@@ -332,6 +332,9 @@ pub struct Log<B> {
     reserved: u64,
     paused: bool,
 
+    /// Memory of encoded envelopes and of batches' effects, to be used again.
+    envelopes: Vec<Vec<u8>>,
+    effects: Vec<Vec<Effect>>,
     waiting: VecDeque<Item>,
     waiting_bytes: usize,
     waiting_messages: usize,
@@ -397,8 +400,9 @@ impl<B: Buffer> Log<B> {
             segment_bytes: start.segment_bytes,
             columns: start.columns,
             segments: Vec::with_capacity(start.segments.len()),
-            reclaimable: 0,
+            count: Count::default(),
             recount_due: false,
+            footers_due: false,
             hot: None,
             cold: [None; COLD_BUCKETS_MAX],
             upkeep: Vec::new(),
@@ -410,6 +414,8 @@ impl<B: Buffer> Log<B> {
             memory: 0,
             reserved: 0,
             paused: false,
+            envelopes: Vec::new(),
+            effects: Vec::new(),
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             waiting_messages: 0,
@@ -540,7 +546,7 @@ impl<B: Buffer> Log<B> {
             forwarded: self.counters.forwarded,
             errors: self.counters.errors,
             segments: self.segments.len(),
-            segments_free: self.reclaimable,
+            segments_free: self.count.reclaimable,
             reserved: self.reserved,
             available: self.available(),
             memory: self.memory,

@@ -105,6 +105,21 @@ impl Segment {
     }
 }
 
+/// What there is of segments, so that a turn need not look through all of them; see `recount`.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Count {
+    /// Can be used, at once or one after the other.
+    pub(super) reclaimable: usize,
+    /// Can be reopened at once.
+    reusable: usize,
+    /// Nothing in them, to a restart's eyes.
+    blank: usize,
+    /// A hot one is open that was not chosen yet, or its header is on the way.
+    hot_ahead: bool,
+    /// A sealed one has something live.
+    sealed_live: bool,
+}
+
 /// Where the next batch of a kind goes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cursor {
@@ -278,13 +293,24 @@ impl<B: Buffer> Log<B> {
             matches!(s.state, State::Opening | State::Ready) && s.kind != SegmentKind::Hot
         };
         let all = self.segments.iter().enumerate();
-        self.reclaimable =
+        let reclaimable =
             all.filter(|(i, s)| given.contains(*i) && !s.retired && !spoken_for(s)).count();
+        let blank = |s: &&Segment| !s.retired && matches!(s.state, State::Free | State::Ready);
+        let ahead = |s: &Segment| {
+            matches!(s.state, State::Opening | State::Ready) && s.kind == SegmentKind::Hot
+        };
+        self.count = Count {
+            reclaimable,
+            reusable: self.segments.iter().filter(|s| s.is_reusable()).count(),
+            blank: self.segments.iter().filter(blank).count(),
+            hot_ahead: self.segments.iter().any(ahead),
+            sealed_live: self.segments.iter().any(|s| s.state == State::Sealed && s.live > 0),
+        };
     }
 
     /// Segments that can be opened, one after the other.
     pub(super) fn free_segments(&self) -> usize {
-        self.reclaimable
+        self.count.reclaimable
     }
 
     /// Segments that only the log's own work may take: changes, copies, reports. With fewer, a
@@ -323,7 +349,7 @@ impl<B: Buffer> Log<B> {
     }
 
     pub(super) fn has_sealed(&self) -> bool {
-        self.segments.iter().any(|s| s.state == State::Sealed && s.live > 0)
+        self.count.sealed_live
     }
 
     /// Takes the open segment for that kind; false when none is ready yet.
@@ -347,6 +373,7 @@ impl<B: Buffer> Log<B> {
         };
         if let Some(cursor) = cursor {
             self.segments[cursor.segment].state = State::Sealing;
+            self.footers_due = true;
         }
     }
 
@@ -366,6 +393,7 @@ impl<B: Buffer> Log<B> {
         if self.closing && self.flights.is_empty() && self.waiting.is_empty() {
             // An empty footer spares the next start a look through an empty segment.
             for segment in self.segments.iter_mut().filter(|s| s.state == State::Ready) {
+                self.footers_due = true;
                 segment.state = State::Sealing;
             }
         }
@@ -395,7 +423,11 @@ impl<B: Buffer> Log<B> {
     ) {
         let there =
             |s: &Segment| matches!(s.state, State::Opening | State::Ready) && s.kind == kind;
-        if self.segments.iter().any(there) || self.spare.is_empty() {
+        let ahead = match kind {
+            SegmentKind::Hot => self.count.hot_ahead,
+            SegmentKind::Cold(_) => self.segments.iter().any(there),
+        };
+        if ahead || self.count.reusable == 0 || self.spare.is_empty() {
             return;
         }
         // The log's own reserve is for changes, not for copies.
@@ -460,9 +492,8 @@ impl<B: Buffer> Log<B> {
     /// Few segments are free in a restart's eyes: a dead one gets an empty header now. What this
     /// life knows of changes copied forward the next one does not: it would wait again.
     fn blank_one<D: Disk<Buffer = B>>(&mut self, disk: &mut D, now_us: u64, wall_us: u64) {
-        let free = |s: &&Segment| !s.retired && matches!(s.state, State::Free | State::Ready);
         let under_way = self.upkeep.iter().any(|u| u.work == Work::Blank);
-        let enough = self.segments.iter().filter(free).count() > self.own_segments();
+        let enough = self.count.blank > self.own_segments();
         if enough || under_way || self.spare.len() < 3 || !self.may_try(now_us) {
             return;
         }
@@ -507,10 +538,17 @@ impl<B: Buffer> Log<B> {
     }
 
     fn write_footers<D: Disk<Buffer = B>>(&mut self, disk: &mut D, now_us: u64) {
+        if !std::mem::take(&mut self.footers_due) {
+            return;
+        }
         for i in 0..self.segments.len() {
+            if self.segments[i].state != State::Sealing {
+                continue;
+            }
             let busy = self.flights.iter().any(|f| f.segment == i)
                 || self.upkeep.iter().any(|u| u.segment == i);
-            if self.segments[i].state != State::Sealing || busy || self.spare.is_empty() {
+            if busy || self.spare.is_empty() {
+                self.footers_due = true;
                 continue;
             }
             let Some(records) = self.segments[i].index.take() else { continue };

@@ -156,7 +156,7 @@ impl<B: Buffer> Log<B> {
     }
 
     fn choose_sweep(&mut self, now_us: u64) {
-        let short = self.is_scarce() || self.reclaimable * 4 < self.segments.len() + 3;
+        let short = self.is_scarce() || self.count.reclaimable * 4 < self.segments.len() + 3;
         let room_to_move =
             self.free_segments() > self.own_segments() || self.cold.iter().any(Option::is_some);
         let sparse = u64::from(self.segment_bytes / 4);
@@ -442,7 +442,8 @@ impl<B: Buffer> Log<B> {
         let (kind, bucket) = (self.copies_to(first.bucket()), first.bucket());
         let Some(cursor) = self.cursor(kind, first.bytes(), COPY_INDEX) else { return false };
         let Some(buffer) = self.spare.pop() else { return false };
-        let mut builder = Builder::new(buffer, BATCH_BYTES_MAX);
+        let effects = self.effects.pop().unwrap_or_default();
+        let mut builder = Builder::new(buffer, BATCH_BYTES_MAX, effects);
         while let Some(item) = self.cold_waiting.front() {
             builder.limit = self.room(cursor, builder.index_bytes + COPY_INDEX);
             if item.bucket() != bucket || !builder.fits(item.bytes()) {

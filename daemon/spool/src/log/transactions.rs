@@ -22,6 +22,9 @@ use crate::record::Change;
 use super::batches::{ChangeItem, ChunkItem, Item, Outgoing};
 use super::{Event, Health, Log};
 
+/// Memory taken at once for a body whose SIZE was declared: the client may not send it.
+const BODY_RESERVED_MAX: usize = 32 << 10;
+
 /// An open transaction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Transaction {
@@ -89,6 +92,7 @@ pub(super) struct Tx {
     header: Vec<u8>,
     body: Vec<u8>,
     body_octets: u64,
+    declared: u64,
     reserved: u64,
     parts: u32,
     pub(super) chunks_waiting: u32,
@@ -141,6 +145,7 @@ impl<B: Buffer> Log<B> {
             token,
             id,
             kind,
+            declared: declared.unwrap_or(0),
             reserved,
             ..Tx::empty()
         };
@@ -220,6 +225,10 @@ impl<B: Buffer> Log<B> {
                 continue;
             }
             let (now, later) = rest.split_at(rest.len().min(room));
+            if t.body.capacity() == 0 {
+                let whole = t.declared.min(len64(BODY_RESERVED_MAX));
+                t.body.reserve(now.len().max(usize::try_from(whole).unwrap_or(0)));
+            }
             t.body.extend_from_slice(now);
             rest = later;
         }
@@ -286,7 +295,8 @@ impl<B: Buffer> Log<B> {
         replaces: Vec<Change>,
     ) -> Result<(), TransactionError> {
         let fits = self.tx(tx)?.failed.then_some(TransactionError::Failed);
-        let mut encoded = Vec::with_capacity(512);
+        let mut encoded = self.envelopes.pop().unwrap_or_else(|| Vec::with_capacity(512));
+        encoded.clear();
         envelope.encode(&mut encoded);
         let large =
             encoded.len() > ENVELOPE_BYTES_MAX || envelope.recipients.len() > RECIPIENTS_MAX;
@@ -396,6 +406,7 @@ impl Tx {
             header: Vec::new(),
             body: Vec::new(),
             body_octets: 0,
+            declared: 0,
             reserved: 0,
             parts: 0,
             chunks_waiting: 0,
