@@ -62,6 +62,7 @@ impl Tail {
             }
             seq += 1;
             (h.run, h.seq, h.segment, h.epoch) = (before.run, seq, header.segment, header.epoch);
+            h.block = u32::try_from(at / BLOCK).expect("small");
             h.durable_through += last.seq;
             (h.previous_segment, h.previous_epoch) = (SegmentRef::NONE, 0);
             let mut ledger: Ledger = last.ledger;

@@ -16,8 +16,8 @@ use crate::segment::SegmentRef;
 pub const MAGIC: [u8; 8] = *b"RPBATCH1";
 const CRC_AT: usize = BATCH_HEADER - 4;
 const BODY: usize =
-    8 + 16 + 8 + 4 + 4 + 2 + 2 + 8 + 8 + 4 + 4 + 4 + 4 + 4 + 4 + 8 + 8 + LEDGER_BYTES + 8 + 4;
-const _: () = assert!(BODY == 184 && BODY <= CRC_AT);
+    8 + 16 + 8 + 4 + 4 + 2 + 2 + 8 + 8 + 4 + 4 + 4 + 4 + 4 + 4 + 8 + 8 + LEDGER_BYTES + 8 + 4 + 4;
+const _: () = assert!(BODY == 188 && BODY <= CRC_AT);
 
 /// Header of a batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,6 +60,8 @@ pub struct BatchHeader {
     pub wall_us: u64,
     /// Checksum over the record headers.
     pub payload_crc: u32,
+    /// Its own offset in the segment, in blocks: one that a device wrote elsewhere does not count.
+    pub block: u32,
 }
 
 impl BatchHeader {
@@ -93,6 +95,7 @@ impl BatchHeader {
         b.extend_from_slice(&self.ledger.to_bytes());
         b.extend_from_slice(&self.wall_us.to_le_bytes());
         b.extend_from_slice(&self.payload_crc.to_le_bytes());
+        b.extend_from_slice(&self.block.to_le_bytes());
         b.resize(CRC_AT, 0);
         let crc = crc32c::crc32c(&b);
         b.extend_from_slice(&crc.to_le_bytes());
@@ -138,6 +141,7 @@ impl BatchHeader {
             ledger: Ledger::read(r)?,
             wall_us: r.u64()?,
             payload_crc: r.u32()?,
+            block: r.u32()?,
         })
     }
 }

@@ -48,7 +48,9 @@ pub fn batch_at(bytes: &[u8], at: usize, segment: &SegmentHeader) -> Option<Foun
         && header.segment == segment.segment
         && header.epoch == segment.epoch
         && header.run == segment.run
-        && header.core == segment.core;
+        && header.core == segment.core
+        // 0: not said, by whoever wrote before there was this field.
+        && (header.block == 0 || index(header.block) * BLOCK == at);
     (ours && is_whole(rest, &header)).then_some(Found { header, crc, offset: len32(at) })
 }
 

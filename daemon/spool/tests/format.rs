@@ -238,6 +238,7 @@ fn batch() -> Vec<u8> {
         ledger: ledger(),
         wall_us: 1_700_000_003_500_000,
         payload_crc: 0,
+        block: 3,
     };
     header.payload_crc = payload_crc(&out, &header).unwrap();
     header.encode(&mut out);

@@ -392,6 +392,7 @@ impl<B: Buffer> Log<B> {
             ledger: self.ledger,
             wall_us,
             payload_crc: builder.payload_crc,
+            block: 0,
         };
         self.next_seq += 1;
         let next = Cursor { segment: cursor.segment, offset: cursor.offset + len32(bytes) };
@@ -436,14 +437,11 @@ impl<B: Buffer> Log<B> {
         header.previous_segment = previous.segment;
         header.previous_block = previous.block;
         header.previous_epoch = previous.epoch;
+        header.block = flight.offset / len32(BLOCK);
         let crc = header.encode(buffer.bytes_mut());
         debug_assert!(crate::batch::payload_crc(buffer.bytes(), header) == Ok(header.payload_crc));
-        self.previous = Previous {
-            crc,
-            segment: header.segment,
-            block: flight.offset / len32(BLOCK),
-            epoch: header.epoch,
-        };
+        self.previous =
+            Previous { crc, segment: header.segment, block: header.block, epoch: header.epoch };
         flight.token = token;
         flight.crc = crc;
         flight.failed = false;
