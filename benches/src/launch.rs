@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::limits::{SERVER_END_WAIT_S, SERVER_START_WAIT_S};
+use crate::cgroup::Group;
+use crate::limits::{LOOK_AGAIN_MS, SERVER_END_WAIT_S, SERVER_START_WAIT_S};
 use crate::{proc, system};
 
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+const LOOK_AGAIN: Duration = Duration::from_millis(LOOK_AGAIN_MS);
 
 /// A server that answers, and all it has started.
 #[derive(Debug)]
@@ -24,17 +25,24 @@ pub struct Running {
     child: Child,
     address: SocketAddr,
     pid: i32,
+    group: Option<Group>,
 }
 
 impl Running {
+    /// What it has used so far, with all it has started.
+    pub fn usage(&self) -> io::Result<proc::Usage> {
+        let mut usage = proc::usage(self.pid)?;
+        if let Some(group) = &self.group {
+            let (all, kernel) = group.cpu()?;
+            usage.cpu = all;
+            usage.kernel = Some(kernel);
+        }
+        Ok(usage)
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
-    }
-
-    /// Its process; all of its processes descend from it.
-    pub fn pid(&self) -> i32 {
-        self.pid
     }
 }
 
@@ -59,31 +67,34 @@ impl Drop for Running {
         }
         tell(&left, Signal::SIGKILL);
         let _ = self.child.wait();
+        drop(self.group.take());
     }
 }
 
 /// Runs a command on one CPU and waits for its 220. With port 0 the address is read from what the
-/// server says on standard output: a line with `listening on ADDRESS` or `ready: ADDRESS`.
-pub fn start(
-    name: &str,
-    address: SocketAddr,
-    cpu: usize,
-    mut command: Command,
-) -> io::Result<Running> {
+/// server says on standard output: a line with `listening on ADDRESS` or `ready: ADDRESS`. Where
+/// there is a cgroup2 we may write to, its CPU time is that group's, so that no child is missed.
+/// Its standard input is a pipe that ends when we do.
+pub fn start(name: &str, address: SocketAddr, cpu: usize, command: Command) -> io::Result<Running> {
     let ask = address.port() == 0;
     if !ask {
         await_free(name, address)?;
     }
+    let group = Group::new();
+    let mut command = match &group {
+        Some(group) => group.around(&command),
+        None => command,
+    };
     command.stdout(if ask { Stdio::piped() } else { Stdio::null() });
     // The child inherits the CPU; what measures goes back to all of them.
     let all = system::cpus()?;
     system::pin(cpu)?;
-    let spawned = command.spawn();
+    let spawned = command.stdin(Stdio::piped()).spawn();
     system::set_cpus(&all)?;
     let mut child = spawned.map_err(|error| io::Error::other(format!("{name}: {error}")))?;
     let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
     let output = child.stdout.take();
-    let mut running = Running { child, address, pid };
+    let mut running = Running { child, address, pid, group };
     if let Some(output) = output {
         running.address = said_address(&mut running.child, output, name)?;
     }
@@ -186,7 +197,7 @@ mod tests {
     #[test]
     fn a_server_that_says_nothing_is_named() {
         let mut command = Command::new("sh");
-        command.args(["-c", "echo hello; exit 3"]).stdin(Stdio::null());
+        command.args(["-c", "echo hello; exit 3"]);
         let error = start("mute", "127.0.0.1:0".parse().unwrap(), 0, command).unwrap_err();
         assert!(error.to_string().starts_with("mute: said no address"), "{error}");
     }

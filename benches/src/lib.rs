@@ -19,6 +19,12 @@ pub mod proc;
 
 pub mod commit;
 
+pub mod cgroup;
+
+pub mod stats;
+
 pub mod launch;
+
+pub mod meter;
 
 pub mod measure;

@@ -72,6 +72,12 @@ pub const SERVER_END_WAIT_S: u64 = 20;
 /// Milliseconds of load before each burst that counts.
 pub const WARM_UP_MS: u64 = 200;
 
+/// Milliseconds between two looks at something that runs.
+pub const LOOK_AGAIN_MS: u64 = 10;
+
+/// Milliseconds between two looks at the memory of a server under load.
+pub const SAMPLE_EVERY_MS: u64 = 500;
+
 /// Octets of a large message, in the words of `mxbench source --size`, and how many come at once.
 pub const LARGE_MESSAGE: (&str, u64) = ("100m", 10);
 

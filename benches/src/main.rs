@@ -377,7 +377,8 @@ fn run_measure(arguments: MeasureArguments) -> io::Result<ExitCode> {
     let servers = servers
         .map(|((name, at), command)| Ok(Server { name, address: address(&at)?, command }))
         .collect::<io::Result<Vec<Server>>>()?;
-    let report = measure::run(&Plan {
+    let stop = system::stop_signals()?;
+    let plan = Plan {
         servers,
         cpus: [arguments.server_cpu, arguments.source_cpu],
         rounds: arguments.rounds.max(1),
@@ -392,7 +393,8 @@ fn run_measure(arguments: MeasureArguments) -> io::Result<ExitCode> {
         fifo: arguments.fifo,
         device: arguments.device,
         spool: arguments.spool,
-    })?;
+    };
+    let report = measure::run(&plan, stop)?;
     if arguments.json {
         system::say(&serde_json::to_string_pretty(&report)?)?;
     } else {

@@ -9,6 +9,8 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
@@ -47,6 +49,12 @@ pub fn parse_value(text: &str, key: &str) -> Option<u64> {
     rest.split_ascii_whitespace().next()?.parse().ok()
 }
 
+/// The value of a `key number` line, as in a control group's files.
+pub fn parse_key(text: &str, key: &str) -> Option<u64> {
+    let rest = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '))?;
+    rest.trim().parse().ok()
+}
+
 /// A process and all it has started that still live.
 pub fn tree(root: i32) -> io::Result<Vec<i32>> {
     let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
@@ -81,10 +89,14 @@ pub fn started(pid: i32) -> Option<u64> {
 pub struct Usage {
     /// CPU time.
     pub cpu: Duration,
+    /// The kernel's part of it, where it is known.
+    pub kernel: Option<Duration>,
     /// Octets sent towards block devices, as accounted to the processes.
     pub written: u64,
     /// Resident octets.
     pub resident: u64,
+    /// Anonymous memory in use.
+    pub anonymous: u64,
     /// Most resident octets so far, of each process.
     pub peak: u64,
     /// Processes.
@@ -111,6 +123,7 @@ pub fn usage(root: i32) -> io::Result<Usage> {
         }
         if let Ok(text) = read("status") {
             sum.resident += parse_value(&text, "VmRSS").unwrap_or(0) * 1024;
+            sum.anonymous += parse_value(&text, "RssAnon").unwrap_or(0) * 1024;
             sum.peak += parse_value(&text, "VmHWM").unwrap_or(0) * 1024;
         }
     }
@@ -146,6 +159,34 @@ pub fn parse_disk(text: &str, device: &str) -> Option<Disk> {
 pub fn disk(device: &str) -> io::Result<Disk> {
     parse_disk(&fs::read_to_string("/proc/diskstats")?, device)
         .ok_or_else(|| io::Error::other(format!("{device}: not in /proc/diskstats")))
+}
+
+/// The block device a folder lies on, as /proc/diskstats names it.
+pub fn device_of(folder: &Path) -> io::Result<String> {
+    let device = fs::metadata(folder)?.dev();
+    let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
+    let link = fs::read_link(format!("/sys/dev/block/{major}:{minor}")).map_err(|_| {
+        io::Error::other(format!("{}: on no block device (tmpfs?)", folder.display()))
+    })?;
+    let name = link.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    Ok(name.to_owned())
+}
+
+/// The thread that writes the journal of the file system on a device.
+pub fn journal_of(device: &str) -> Option<i32> {
+    let prefix = format!("jbd2/{device}");
+    let own =
+        |comm: &str| comm.strip_prefix(&prefix).is_some_and(|rest| rest.starts_with(['-', '\n']));
+    fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+        own(&fs::read_to_string(entry.path().join("comm")).ok()?).then_some(pid)
+    })
+}
+
+/// CPU time of a thread, from its scheduler's account.
+pub fn thread_cpu(pid: i32) -> Option<Duration> {
+    let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
+    text.split(' ').next()?.parse().ok().map(Duration::from_nanos)
 }
 
 /// Ticks of a CPU: not idle, and all.
@@ -202,6 +243,7 @@ mod tests {
         assert_eq!(parse_value(io, "write_bytes"), Some(8192));
         assert_eq!(parse_value("VmHWM:\t 9 kB\nVmRSS:\t  123 kB\n", "VmRSS"), Some(123));
         assert_eq!(parse_value(io, "bytes"), None);
+        assert_eq!(parse_key("usage_usec 7\nuser_usec 5\n", "user_usec"), Some(5));
         let stats = "254 0 vda 8807 5328 3437962 8210 2635 21259 1263480 4206 0 4368 12745 \
              4016 33 246080 323 146 5\n254 1 vda1 1 2 3 4 5 6 7 8 9 10 11\n";
         let disk = Disk { writes: 2635, written: 1_263_480 * 512, flushes: 146 };

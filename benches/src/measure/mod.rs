@@ -10,6 +10,7 @@ pub mod report;
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -19,9 +20,10 @@ use nix::unistd::Pid;
 
 use crate::launch::{self, Running};
 use crate::limits::{FLOOR_NAME, LARGE_MESSAGE, WARM_UP_MS};
+use crate::meter::{Alone, Burst, Meter, own_path};
 use crate::source::report::Summary;
 use crate::{commit, proc, system};
-use report::{Burst, Idle, Large, Report};
+use report::{Idle, Large, Report};
 
 /// A server to measure beside the floor.
 #[derive(Debug, Clone)]
@@ -72,8 +74,9 @@ struct Load {
     arguments: Vec<String>,
 }
 
-/// Carries out a plan; progress goes to stderr.
-pub fn run(plan: &Plan) -> io::Result<Report> {
+/// Carries out a plan; progress goes to stderr. Once `stop` is readable, what was measured until
+/// then is all there is.
+pub fn run(plan: &Plan, stop: OwnedFd) -> io::Result<Report> {
     let mut report = Report {
         servers: std::iter::once(FLOOR_NAME.to_owned())
             .chain(plan.servers.iter().map(|server| server.name.clone()))
@@ -84,13 +87,18 @@ pub fn run(plan: &Plan) -> io::Result<Report> {
     if let Some(folder) = &plan.spool {
         report.commit = Some(commit::measure(folder, plan.burst)?);
     }
+    let meter = Meter::new(plan.fifo, plan.cpus, plan.device.clone(), stop);
     let loads = loads(plan);
-    for round in 0..plan.rounds {
+    report.loads = loads.iter().map(|load| load.name.clone()).collect();
+    'rounds: for round in 0..plan.rounds {
         for server in order(plan, round) {
-            let running = start(plan, server)?;
+            let running = start(plan, &meter, server)?;
             for load in &loads {
-                burst(plan, &running, &warm_up(load))?;
-                let mut done = burst(plan, &running, load)?;
+                if meter.stopped() {
+                    break 'rounds;
+                }
+                burst(plan, &meter, &running, &warm_up(load))?;
+                let mut done = burst(plan, &meter, &running, load)?;
                 done.server = name(server);
                 done.round = round;
                 say(&done);
@@ -98,18 +106,17 @@ pub fn run(plan: &Plan) -> io::Result<Report> {
             }
         }
     }
-    report.loads = loads.iter().map(|load| load.name.clone()).collect();
     if plan.half_rate {
-        half_rate(plan, &loads, &mut report)?;
+        half_rate(plan, &meter, &loads, &mut report)?;
     }
-    if plan.idle > 0 {
-        for server in order(plan, 0) {
-            report.idle.push(idle(plan, server)?);
+    for server in order(plan, 0) {
+        if plan.idle > 0 && !meter.stopped() {
+            report.idle.push(idle(plan, &meter, server)?);
         }
     }
-    if plan.large {
-        for server in order(plan, 0) {
-            report.large.push(large(plan, server)?);
+    for server in order(plan, 0) {
+        if plan.large && !meter.stopped() {
+            report.large.push(large(plan, &meter, server)?);
         }
     }
     report.settle();
@@ -177,73 +184,27 @@ fn warm_up(load: &Load) -> Load {
     Load { name: load.name.clone(), arguments }
 }
 
-/// A command under the plan's scheduling.
-fn command(plan: &Plan, program: &str) -> Command {
-    if plan.fifo {
-        let mut command = Command::new("chrt");
-        command.args(["-f", "2", program]);
-        command
-    } else {
-        Command::new(program)
-    }
-}
-
-fn own_path() -> io::Result<String> {
-    let path = std::env::current_exe()?;
-    path.into_os_string().into_string().map_err(|_| io::Error::other("own path is not UTF-8"))
-}
-
-fn start(plan: &Plan, server: Option<&Server>) -> io::Result<Running> {
-    let (mut command, address) = match server {
+fn start(plan: &Plan, meter: &Meter, server: Option<&Server>) -> io::Result<Running> {
+    let (command, address) = match server {
         Some(server) => {
-            let mut command = command(plan, "sh");
+            let mut command = meter.command("sh");
             command.args(["-c", &server.command]);
             (command, server.address)
         }
         None => {
-            let mut command = command(plan, &own_path()?);
+            let mut command = meter.command(&own_path()?);
             command.args(["floor", "--listen", "127.0.0.1:0"]);
             (command, SocketAddr::from(([127, 0, 0, 1], 0)))
         }
     };
-    command.stdin(Stdio::null());
     launch::start(&name(server), address, plan.cpus[0], command)
 }
 
-fn source(plan: &Plan, running: &Running) -> io::Result<Command> {
-    let mut command = command(plan, &own_path()?);
-    command.args(["source", "--json", "--tolerant", "--target", &running.address().to_string()]);
-    command.args(["--pin", &plan.cpus[1].to_string()]).args(&plan.source_arguments);
-    Ok(command)
-}
-
-fn burst(plan: &Plan, running: &Running, load: &Load) -> io::Result<Burst> {
-    let device = || plan.device.as_deref().map(proc::disk).transpose();
-    let before = (proc::usage(running.pid())?, device()?, cpus(plan)?);
-    let summary = summary(source(plan, running)?.args(&load.arguments))?;
-    let after = (proc::usage(running.pid())?, device()?, cpus(plan)?);
-    let messages = summary.acked.max(1) as f64;
-    let octets = summary.octets.max(1) as f64;
-    let cpu = (after.0.cpu.saturating_sub(before.0.cpu)).as_secs_f64();
-    let busy = [0, 1].map(|at| after.2[at].busy_since(before.2[at]));
-    Ok(Burst {
-        server: String::new(),
-        load: load.name.clone(),
-        round: 0,
-        cpu_us_per_message: cpu * 1e6 / messages,
-        server_busy: cpu / summary.elapsed_s.max(1e-9),
-        cpus_busy: busy,
-        written_per_octet: after.0.written.saturating_sub(before.0.written) as f64 / octets,
-        device: after.1.zip(before.1).map(|(after, before)| {
-            let part = |after: u64, before| after.saturating_sub(before) as f64;
-            [
-                part(after.flushes, before.flushes) / messages,
-                part(after.writes, before.writes) / messages,
-                part(after.written, before.written) / octets,
-            ]
-        }),
-        source: summary,
-    })
+fn burst(plan: &Plan, meter: &Meter, running: &Running, load: &Load) -> io::Result<Burst> {
+    let arguments = [&plan.source_arguments[..], &load.arguments].concat();
+    let mut done = meter.burst(running, &arguments, &mut Alone, Duration::ZERO)?;
+    done.load.clone_from(&load.name);
+    Ok(done)
 }
 
 /// Runs a source to its end.
@@ -254,20 +215,16 @@ fn summary(source: &mut Command) -> io::Result<Summary> {
         .map_err(|error| io::Error::other(format!("source: {error}: {text}")))
 }
 
-fn large(plan: &Plan, server: Option<&Server>) -> io::Result<Large> {
-    let running = start(plan, server)?;
-    let before = proc::usage(running.pid())?.peak;
+fn large(plan: &Plan, meter: &Meter, server: Option<&Server>) -> io::Result<Large> {
+    let running = start(plan, meter, server)?;
+    let before = running.usage()?.peak;
     let (size, count) = LARGE_MESSAGE;
     let count = count.to_string();
-    let mut source = source(plan, &running)?;
-    source.args(["--size", size, "--messages-per-connection", "1"]);
+    let mut source = meter.source(&running)?;
+    source.args(&plan.source_arguments).args(["--size", size, "--messages-per-connection", "1"]);
     let summary = summary(source.args(["--sessions", &count, "--total", &count]))?;
-    let after = proc::usage(running.pid())?.peak;
+    let after = running.usage()?.peak;
     Ok(Large { server: name(server), acked: summary.acked, before, after })
-}
-
-fn cpus(plan: &Plan) -> io::Result<[proc::CpuTicks; 2]> {
-    Ok([proc::cpu(plan.cpus[0])?, proc::cpu(plan.cpus[1])?])
 }
 
 fn say(burst: &Burst) {
@@ -285,20 +242,23 @@ fn say(burst: &Burst) {
 }
 
 /// Open loop at half of each server's own rate.
-fn half_rate(plan: &Plan, loads: &[Load], report: &mut Report) -> io::Result<()> {
+fn half_rate(plan: &Plan, meter: &Meter, loads: &[Load], report: &mut Report) -> io::Result<()> {
     let mut more = Vec::new();
     for round in 0..plan.rounds {
         for server in order(plan, round) {
-            let running = start(plan, server)?;
+            let running = start(plan, meter, server)?;
             for load in loads {
                 let Some(rate) = report.rate(&load.name, &name(server)) else { continue };
+                if meter.stopped() {
+                    return Ok(());
+                }
                 let half = format!("{:.0}", (rate / 2.0).max(1.0));
                 let mut arguments = vec!["--rate".to_owned(), half];
                 arguments.extend(load.arguments.iter().cloned());
                 let load =
                     Load { name: format!("{}, open loop at half rate", load.name), arguments };
-                burst(plan, &running, &warm_up(&load))?;
-                let mut done = burst(plan, &running, &load)?;
+                burst(plan, meter, &running, &warm_up(&load))?;
+                let mut done = burst(plan, meter, &running, &load)?;
                 done.server = name(server);
                 done.round = round;
                 say(&done);
@@ -313,10 +273,12 @@ fn half_rate(plan: &Plan, loads: &[Load], report: &mut Report) -> io::Result<()>
     Ok(())
 }
 
-fn idle(plan: &Plan, server: Option<&Server>) -> io::Result<Idle> {
-    let running = start(plan, server)?;
-    let before = proc::usage(running.pid())?.resident;
-    let mut child = source(plan, &running)?
+fn idle(plan: &Plan, meter: &Meter, server: Option<&Server>) -> io::Result<Idle> {
+    let running = start(plan, meter, server)?;
+    let before = running.usage()?.resident;
+    let mut child = meter
+        .source(&running)?
+        .args(&plan.source_arguments)
         .args(["--idle", &plan.idle.to_string(), "--duration", "600"])
         .stdout(Stdio::piped())
         .spawn()?;
@@ -325,7 +287,7 @@ fn idle(plan: &Plan, server: Option<&Server>) -> io::Result<Idle> {
     let mut line = String::new();
     output.read_line(&mut line)?;
     let sessions = line.split(' ').nth(2).and_then(|number| number.parse().ok()).unwrap_or(0);
-    let with = proc::usage(running.pid())?.resident;
+    let with = running.usage()?.resident;
     let id = i32::try_from(child.id()).map_err(io::Error::other)?;
     kill(Pid::from_raw(id), Signal::SIGTERM)?;
     output.read_to_string(&mut String::new())?;

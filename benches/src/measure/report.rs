@@ -7,32 +7,10 @@ use serde::Serialize;
 
 use crate::commit::Commit;
 use crate::limits::{BUSY_SHARE_MIN, FLOOR_NAME, LARGE_MESSAGE};
-use crate::source::report::Summary;
+use crate::meter::Burst;
+use crate::stats::Median;
 
 const MIB: f64 = 1048576.0;
-
-/// One burst of load against one server.
-#[derive(Debug, Clone, Serialize)]
-pub struct Burst {
-    /// The server's name.
-    pub server: String,
-    /// The load's name.
-    pub load: String,
-    /// Round, from 0.
-    pub round: usize,
-    /// CPU microseconds of all processes of the server per acknowledged message.
-    pub cpu_us_per_message: f64,
-    /// The server's CPU time over the time of the burst.
-    pub server_busy: f64,
-    /// Busy share of the server's and the source's CPU, whoever kept them busy.
-    pub cpus_busy: [f64; 2],
-    /// Octets the server's processes sent towards a device, over octets of the messages.
-    pub written_per_octet: f64,
-    /// Of the device as a whole: flushes and writes per message; octets written over octets.
-    pub device: Option<[f64; 3]>,
-    /// What the source saw.
-    pub source: Summary,
-}
 
 /// Memory of a server under idle sessions.
 #[derive(Debug, Clone, Serialize)]
@@ -93,32 +71,6 @@ pub struct Report {
     pub medians: BTreeMap<String, Median>,
 }
 
-/// A median and its spread.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Median {
-    /// Median.
-    pub value: f64,
-    /// Least.
-    pub least: f64,
-    /// Most.
-    pub most: f64,
-}
-
-impl Median {
-    /// Of some values; `None` of none.
-    pub fn of(mut values: Vec<f64>) -> Option<Self> {
-        values.sort_by(f64::total_cmp);
-        let (least, most) = (*values.first()?, *values.last()?);
-        let middle = values.len() / 2;
-        let value = if values.len() % 2 == 1 {
-            values[middle]
-        } else {
-            f64::midpoint(values[middle - 1], values[middle])
-        };
-        Some(Self { value, least, most })
-    }
-}
-
 type Figure = (&'static str, fn(&Burst) -> f64);
 
 const FIGURES: [Figure; 8] = [
@@ -139,7 +91,7 @@ fn phase(burst: &Burst, figure: fn(&crate::source::report::Figures) -> f64) -> f
 impl Report {
     fn of(&self, load: &str, server: &str, figure: fn(&Burst) -> f64) -> Option<Median> {
         let bursts = self.bursts.iter().filter(|b| b.load == load && b.server == server);
-        Median::of(bursts.map(figure).filter(|value| !value.is_nan()).collect())
+        Median::of(bursts.map(figure))
     }
 
     /// Ratio a / b of a figure, round by round, so that slow drifts of the machine fall out.
@@ -149,9 +101,7 @@ impl Report {
             bursts.find(|x| x.load == load && x.server == server && x.round == round).map(figure)
         };
         let rounds = self.bursts.iter().map(|burst| burst.round).max()? + 1;
-        Median::of(
-            (0..rounds).filter_map(|round| Some(find(a, round)? / find(b, round)?)).collect(),
-        )
+        Median::of((0..rounds).filter_map(|round| Some(find(a, round)? / find(b, round)?)))
     }
 
     /// Median rate of a server under a load, messages a second.
@@ -310,14 +260,6 @@ impl Report {
 mod tests {
     use super::*;
 
-    #[test]
-    fn medians_are_in_the_middle() {
-        let median = |value, least, most| Some(Median { value, least, most });
-        assert_eq!(Median::of(vec![]), None);
-        assert_eq!(Median::of(vec![3.0, 1.0, 2.0]), median(2.0, 1.0, 3.0));
-        assert_eq!(Median::of(vec![4.0, 1.0, 2.0, 3.0]), median(2.5, 1.0, 4.0));
-    }
-
     fn burst(server: &str, round: usize, cpu: f64, busy: f64) -> Burst {
         let mut record = crate::source::report::Record::new();
         record.acked = 100;
@@ -331,6 +273,12 @@ mod tests {
             cpus_busy: [busy, 1.0],
             written_per_octet: 0.0,
             device: None,
+            kernel_us_per_message: None,
+            journal_us_per_message: None,
+            anonymous: 0,
+            processes: 0,
+            relayed_per_s: None,
+            undelivered: 0,
             source: record.summary(second, second),
         }
     }
