@@ -27,4 +27,8 @@ pub mod launch;
 
 pub mod meter;
 
+pub mod bare;
+
 pub mod measure;
+
+pub mod compare;

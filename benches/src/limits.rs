@@ -72,6 +72,12 @@ pub const SERVER_END_WAIT_S: u64 = 20;
 /// Milliseconds of load before each burst that counts.
 pub const WARM_UP_MS: u64 = 200;
 
+/// Rounds of a comparison.
+pub const PLAN_ROUNDS_MAX: usize = 1000;
+
+/// Messages sent in one session to learn how often a server flushes.
+pub const SYNC_PROBE_MESSAGES: u64 = 60;
+
 /// Milliseconds between two looks at something that runs.
 pub const LOOK_AGAIN_MS: u64 = 10;
 
@@ -83,6 +89,15 @@ pub const LARGE_MESSAGE: (&str, u64) = ("100m", 10);
 
 /// Octets of one bare commit.
 pub const COMMIT_BLOCK_OCTETS: usize = 4096;
+
+/// Octets of one write when the bandwidth of a device is measured.
+pub const BANDWIDTH_BLOCK_OCTETS: usize = 4 << 20;
+
+/// Milliseconds of each measurement of the bare machine.
+pub const BARE_BURST_MS: u64 = 500;
+
+/// Octets sent over a bare connection.
+pub const BARE_EXCHANGE_OCTETS: usize = 4096;
 
 /// Octets of the file bare commits go to.
 pub const COMMIT_FILE_OCTETS: usize = 16 << 20;

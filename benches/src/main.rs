@@ -2,11 +2,12 @@
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use mxbench::compare::{self, report::Report};
 use mxbench::measure::{self, Plan, Server};
 use mxbench::sink::faults::Fault;
 use mxbench::sink::ledger::{self, Ledger};
@@ -34,6 +35,8 @@ enum Command {
     Check(CheckArguments),
     /// Measure servers against the floor: CPU per message, rates, latency, writes, memory.
     Measure(Box<MeasureArguments>),
+    /// Carry out a plan: servers and their peers in turn; table, JSON and a page with plots.
+    Compare(CompareArguments),
 }
 
 #[derive(Debug, Args)]
@@ -240,6 +243,39 @@ struct MeasureArguments {
     json: bool,
 }
 
+#[derive(Debug, Args)]
+struct CompareArguments {
+    /// The plan, a TOML file; or the JSON of a comparison, to print it again.
+    plan: PathBuf,
+    /// Write everything as JSON here.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write a page with plots here.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Say what moved since this comparison (its JSON), and whether by more than the noise.
+    #[arg(long, value_name = "FILE")]
+    against: Option<PathBuf>,
+    /// Rounds, other than the plan's.
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Seconds of a burst, other than the plan's.
+    #[arg(long)]
+    burst: Option<f64>,
+    /// Folder of all spools, other than the plan's.
+    #[arg(long, value_name = "DIR")]
+    place: Option<PathBuf>,
+    /// Only these servers (and the floor), with commas.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Only these loads, by name, with semicolons.
+    #[arg(long, value_delimiter = ';')]
+    load: Vec<String>,
+    /// Check the plan and start nothing.
+    #[arg(long)]
+    check: bool,
+}
+
 fn main() -> ExitCode {
     let result = system::raise_file_limit().and_then(|_| match Arguments::parse().command {
         Command::Floor(arguments) => serve_floor(&arguments),
@@ -247,6 +283,7 @@ fn main() -> ExitCode {
         Command::Sink(arguments) => serve_sink(*arguments),
         Command::Check(arguments) => check(&arguments),
         Command::Measure(arguments) => run_measure(*arguments),
+        Command::Compare(arguments) => run_compare(&arguments),
     });
     match result {
         Ok(code) => code,
@@ -401,6 +438,71 @@ fn run_measure(arguments: MeasureArguments) -> io::Result<ExitCode> {
         system::say(report.table().trim_end())?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn run_compare(arguments: &CompareArguments) -> io::Result<ExitCode> {
+    let read = |path: &Path| -> io::Result<Report> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| io::Error::other(format!("{}: {error}", path.display())))?;
+        serde_json::from_str(&text)
+            .map_err(|error| io::Error::other(format!("{}: {error}", path.display())))
+    };
+    let old = arguments.against.as_deref().map(read).transpose()?;
+    let report = if arguments.plan.extension().is_some_and(|ending| ending == "json") {
+        read(&arguments.plan)?
+    } else {
+        let Some(report) = carry_out(arguments)? else { return Ok(ExitCode::SUCCESS) };
+        report
+    };
+    if let Some(path) = &arguments.json {
+        std::fs::write(path, serde_json::to_string_pretty(&report)?)?;
+    }
+    if let Some(path) = &arguments.html {
+        std::fs::write(path, compare::page::html(&report))?;
+    }
+    system::say(report.table().trim_end())?;
+    if let Some(old) = old {
+        system::say("")?;
+        system::say(compare::against::text(&report, &old).trim_end())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `None` when only a check was asked for.
+fn carry_out(arguments: &CompareArguments) -> io::Result<Option<Report>> {
+    let mut plan = compare::plan::Plan::read(&arguments.plan)?;
+    plan.rounds = arguments.rounds.unwrap_or(plan.rounds);
+    plan.burst_s = arguments.burst.unwrap_or(plan.burst_s);
+    plan.place = arguments.place.clone().or(plan.place);
+    if let Some(place) = &plan.place {
+        plan.place =
+            Some(place.canonicalize().map_err(|error| {
+                io::Error::other(format!("place {}: {error}", place.display()))
+            })?);
+    }
+    let server = |name: &&String| plan.servers.iter().all(|server| server.name != **name);
+    let load = |name: &&String| plan.loads.iter().all(|load| load.name != **name);
+    let missing = arguments.only.iter().find(server).or_else(|| arguments.load.iter().find(load));
+    if let Some(name) = missing {
+        return Err(io::Error::other(format!("{name}: not in the plan")));
+    }
+    if !arguments.only.is_empty() {
+        plan.servers.retain(|server| arguments.only.contains(&server.name));
+    }
+    if !arguments.load.is_empty() {
+        plan.loads.retain(|load| arguments.load.contains(&load.name));
+    }
+    let path = arguments.plan.canonicalize()?;
+    let folder = path.parent().unwrap_or_else(|| Path::new("/"));
+    let wrong = plan.check(folder);
+    if !wrong.is_empty() {
+        return Err(io::Error::other(wrong.join("\nmxbench: ")));
+    }
+    if arguments.check {
+        system::say("the plan can be carried out")?;
+        return Ok(None);
+    }
+    compare::run(&plan, folder, system::stop_signals()?).map(Some)
 }
 
 fn milliseconds(duration: Duration) -> u64 {

@@ -172,6 +172,11 @@ pub fn device_of(folder: &Path) -> io::Result<String> {
     Ok(name.to_owned())
 }
 
+/// Whether a device makes single writes durable without a flush (FUA).
+pub fn has_fua(device: &str) -> bool {
+    fs::read_to_string(format!("/sys/block/{device}/queue/fua")).is_ok_and(|t| t.trim() == "1")
+}
+
 /// The thread that writes the journal of the file system on a device.
 pub fn journal_of(device: &str) -> Option<i32> {
     let prefix = format!("jbd2/{device}");

@@ -24,6 +24,8 @@ use std::collections::BinaryHeap;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -71,7 +73,12 @@ pub fn serve(options: &Options, listener: TcpListener, stop: OwnedFd) -> io::Res
         greylist: Greylist::new(options.greylist_ms),
         sessions: Vec::new(),
         timers: BinaryHeap::new(),
-        store: Store { maildir, ledger: Ledger::default(), taken: Taken::default() },
+        store: Store {
+            maildir,
+            ledger: Ledger::default(),
+            taken: Taken::default(),
+            count: options.count.clone(),
+        },
         started: Instant::now(),
         stalled: false,
         stop: false,
@@ -91,6 +98,7 @@ struct Store {
     maildir: Option<Maildir>,
     ledger: Ledger,
     taken: Taken,
+    count: Option<Arc<AtomicU64>>,
 }
 
 impl Store {
@@ -117,6 +125,9 @@ impl Store {
             ));
         }
         self.ledger.note(id, &message.recipients);
+        if let Some(count) = &self.count {
+            count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
         true
     }
 }

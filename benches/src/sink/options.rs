@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use super::faults::Fault;
 
@@ -79,6 +81,8 @@ pub struct Options {
     pub verbose: bool,
     /// Once, when the sink has run so many milliseconds, it does nothing for so many.
     pub stall_ms: Option<(u64, u64)>,
+    /// Messages taken so far, for somebody who watches.
+    pub count: Option<Arc<AtomicU64>>,
 }
 
 impl Default for Options {
@@ -95,6 +99,7 @@ impl Default for Options {
             check: None,
             verbose: false,
             stall_ms: None,
+            count: None,
         }
     }
 }

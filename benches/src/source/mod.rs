@@ -424,6 +424,7 @@ impl<'a> Source<'a> {
             self.record.phase(Phase::Dot, now - session.since);
             self.record.phase(Phase::Message, now - session.message_since);
             self.record.acked += 1;
+            self.record.last_acked_ns = now;
             self.record.octets += content.len() as u64 - 3;
             if let Some(file) = &mut self.acked {
                 let written = file

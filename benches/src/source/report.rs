@@ -54,6 +54,8 @@ pub struct Record {
     pub failures: u64,
     /// Octets of acknowledged messages.
     pub octets: u64,
+    /// When the last message was acknowledged, nanoseconds since the start.
+    pub last_acked_ns: u64,
     /// Replies other than the expected one, by phase and code, and failures by name.
     pub unexpected: BTreeMap<String, u64>,
 }
@@ -71,6 +73,7 @@ impl Record {
             connections: 0,
             failures: 0,
             octets: 0,
+            last_acked_ns: 0,
             unexpected: BTreeMap::new(),
         }
     }
@@ -94,6 +97,9 @@ impl Record {
             .map(|&(phase, name)| (name.to_owned(), figures(&self.histograms[phase as usize])))
             .collect();
         let messages = self.acked.max(1) as f64;
+        // A session that is left without an answer at the end is an error, not a lower rate.
+        let acked = Duration::from_nanos(self.last_acked_ns);
+        let elapsed = if acked.is_zero() { elapsed } else { elapsed.min(acked) };
         Summary {
             acked: self.acked,
             refused: self.refused,
@@ -128,6 +134,7 @@ fn figures(histogram: &Histogram<u64>) -> Figures {
         p99_us: at(0.99),
         p999_us: at(0.999),
         max_us: histogram.max() as f64 / 1e3,
+        curve: CURVE.iter().map(|&quantile| at(quantile)).collect(),
     }
 }
 
@@ -142,11 +149,21 @@ pub struct Figures {
     pub p99_us: f64,
     pub p999_us: f64,
     pub max_us: f64,
+    /// Microseconds at each of `CURVE`.
+    #[serde(default)]
+    pub curve: Vec<f64>,
 }
+
+/// Quantiles of a latency curve.
+pub const CURVE: [f64; 14] =
+    [0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 1.0];
 
 /// A finished run, as printed and as JSON.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the names say it; see `Record` for the counts")]
+#[expect(
+    missing_docs,
+    reason = "the names say it; see `Record` for the counts; elapsed until the last 250"
+)]
 pub struct Summary {
     pub acked: u64,
     pub refused: u64,
