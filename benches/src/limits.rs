@@ -45,6 +45,12 @@ pub const RECONNECT_WAIT_MS: u64 = 20;
 /// Milliseconds between two looks at time-outs, and between two pieces of a slow client.
 pub const SOURCE_TICK_MS: u64 = 100;
 
+/// Tickets a resuming session keeps.
+pub const TLS_SESSIONS_KEPT: usize = 4;
+
+/// Octets an oversized message is declared to have.
+pub const OVERSIZED_OCTETS: u64 = 1 << 50;
+
 /// Receive buffers of a sink.
 pub const SINK_BUFFERS: u16 = 128;
 

@@ -1,7 +1,7 @@
 //! The program: one command each for floor, source, sink and measure.
 
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use mxbench::sink::faults::Fault;
 use mxbench::sink::ledger::{self, Ledger};
 use mxbench::sink::options::Extension;
 use mxbench::source::mail::Size;
-use mxbench::source::options::{Options, Pace};
+use mxbench::source::options::{Options, Pace, Refused, Starttls};
 use mxbench::{floor, sink, source, system};
 
 #[derive(Debug, Parser)]
@@ -93,6 +93,39 @@ struct SourceArguments {
     /// Connect from so many addresses 127.0.1.1 and on (loopback targets); 1: the kernel's choice.
     #[arg(long, default_value_t = 1)]
     source_addresses: u32,
+    /// The first address to connect from, with --source-addresses.
+    #[arg(long, default_value = "127.0.1.1")]
+    source_first: Ipv4Addr,
+    /// Send content with BDAT where CHUNKING is announced.
+    #[arg(long)]
+    chunking: bool,
+    /// Share of the connections that use STARTTLS where it is announced, from 0 to 1.
+    #[arg(long, default_value_t = 0.0, value_parser = share)]
+    starttls: f64,
+    /// Share of those that resume the session of the connection before them.
+    #[arg(long, default_value_t = 0.0, value_parser = share, requires = "starttls")]
+    resumed: f64,
+    /// Only this version of TLS: 1.2 or 1.3.
+    #[arg(long, value_parser = tls_version)]
+    tls_version: Option<&'static rustls::SupportedProtocolVersion>,
+    /// Share of messages to a recipient that is not known: a refusal is right.
+    #[arg(long, default_value_t = 0.0, value_parser = share)]
+    unknown: f64,
+    /// That recipient; `%` stands for a number.
+    #[arg(long, default_value = "nobody%@elsewhere.example")]
+    unknown_to: String,
+    /// Share of messages declared larger than anybody takes: a refusal is right.
+    #[arg(long, default_value_t = 0.0, value_parser = share)]
+    oversized: f64,
+    /// Share of connections from the address --listed-from: a refusal is right.
+    #[arg(long, default_value_t = 0.0, value_parser = share, requires = "listed_from")]
+    listed: f64,
+    /// An address the server turns away.
+    #[arg(long)]
+    listed_from: Option<Ipv4Addr>,
+    /// Send the `.eml` files of this folder, by chance, instead of made messages.
+    #[arg(long, value_name = "DIR")]
+    eml: Option<PathBuf>,
     /// So many of the sessions send slowly.
     #[arg(long, default_value_t = 0)]
     slow: u32,
@@ -318,7 +351,8 @@ fn run_source(arguments: SourceArguments) -> io::Result<ExitCode> {
     } else {
         system::say(summary.table().trim_end())?;
     }
-    let well = summary.failures == 0 && summary.refused == 0 && summary.unknown == 0;
+    let bad = summary.failures + summary.refused + summary.unknown + summary.taken_wrongly;
+    let well = bad == 0;
     Ok(if well || tolerant { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -334,7 +368,9 @@ fn source_options(arguments: SourceArguments) -> io::Result<Options> {
     if arguments.recipients == 0 || arguments.messages_per_connection == 0 {
         return Err(io::Error::other("--recipients and --messages-per-connection: at least 1"));
     }
-    let source_addresses = if target.ip().is_loopback() { arguments.source_addresses } else { 1 };
+    let chosen = arguments.source_first != Ipv4Addr::new(127, 0, 1, 1);
+    let spread = chosen || target.ip().is_loopback();
+    let source_addresses = if spread { arguments.source_addresses } else { 1 };
     Ok(Options {
         target,
         sessions: arguments.idle.unwrap_or(arguments.sessions),
@@ -348,6 +384,21 @@ fn source_options(arguments: SourceArguments) -> io::Result<Options> {
         pipelining: !arguments.no_pipelining,
         quit_fin: arguments.quit_fin,
         source_addresses,
+        source_first: arguments.source_first,
+        chunking: arguments.chunking,
+        starttls: (arguments.starttls > 0.0).then_some(Starttls {
+            share: arguments.starttls,
+            resumed_share: arguments.resumed,
+            version: arguments.tls_version,
+        }),
+        refused: Refused {
+            unknown_share: arguments.unknown,
+            unknown_to: arguments.unknown_to,
+            oversized_share: arguments.oversized,
+            listed_share: arguments.listed,
+            listed: arguments.listed_from,
+        },
+        eml: arguments.eml,
         slow: (arguments.slow > 0).then_some((arguments.slow, arguments.slow_octets_per_s)),
         timeout: arguments.timeout,
         failures_max: arguments.failures_max,
@@ -516,6 +567,19 @@ fn address(text: &str) -> io::Result<SocketAddr> {
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "seconds, such as 2 or 0.5".to_owned())?;
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share: f64 = text.parse().map_err(|_| "a share, such as 0.25".to_owned())?;
+    (0.0..=1.0).contains(&share).then_some(share).ok_or_else(|| "from 0 to 1".to_owned())
+}
+
+fn tls_version(text: &str) -> Result<&'static rustls::SupportedProtocolVersion, String> {
+    match text {
+        "1.2" => Ok(&rustls::version::TLS12),
+        "1.3" => Ok(&rustls::version::TLS13),
+        _ => Err("1.2 or 1.3".to_owned()),
+    }
 }
 
 fn size(text: &str) -> Result<Size, String> {

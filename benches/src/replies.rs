@@ -13,8 +13,33 @@ pub struct Line {
     pub code: u16,
     /// No further line of this reply follows.
     pub last: bool,
-    /// The text is the keyword PIPELINING.
-    pub pipelining: bool,
+    /// The text is this keyword of EHLO.
+    pub keyword: Keyword,
+}
+
+/// Keywords of EHLO a client here acts upon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Keyword {
+    Other,
+    Pipelining,
+    StartTls,
+    Chunking,
+}
+
+impl Keyword {
+    fn of(text: &[u8]) -> Self {
+        let is = |word: &str| text.eq_ignore_ascii_case(word.as_bytes());
+        if is("PIPELINING") {
+            Self::Pipelining
+        } else if is("STARTTLS") {
+            Self::StartTls
+        } else if is("CHUNKING") {
+            Self::Chunking
+        } else {
+            Self::Other
+        }
+    }
 }
 
 /// Not a reply line, or one that does not end.
@@ -67,7 +92,7 @@ fn parse(line: &[u8]) -> Result<Line, Malformed> {
         Some((b'-', text)) => (false, text),
         Some(_) => return Err(Malformed),
     };
-    Ok(Line { code, last, pipelining: text.eq_ignore_ascii_case(b"PIPELINING") })
+    Ok(Line { code, last, keyword: Keyword::of(text) })
 }
 
 #[cfg(test)]
@@ -89,7 +114,10 @@ mod tests {
     fn lines_are_the_same_at_every_split() {
         let stream = b"250-mx.example\r\n250-pipelining\r\n250 OK\r\n354\r\n";
         let whole = all(&[stream]);
-        let line = |code, last, pipelining| Ok(Line { code, last, pipelining });
+        let line = |code, last, pipelining| {
+            let keyword = if pipelining { Keyword::Pipelining } else { Keyword::Other };
+            Ok(Line { code, last, keyword })
+        };
         let expected = [
             line(250, false, false),
             line(250, false, true),

@@ -2,12 +2,18 @@
 //!
 //! *Guarantees*: CRLF only, lines of 76 octets, none begins with a dot, size as asked to the octet.
 
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
 use serde::Serialize;
 
 use crate::limits::MESSAGE_OCTETS_MIN;
 
 /// Length of an id in its header: 8 hexadecimal digits of the run, 12 of the message.
 pub const ID_OCTETS: usize = 20;
+
+const ID_HEADER: &[u8] = b"X-Mxbench-Id: ";
 
 /// How large messages are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -45,13 +51,15 @@ const _: () = {
 pub struct Template {
     /// Dot-stuffed content with the final CRLF.CRLF.
     pub content: Vec<u8>,
-    id_at: [usize; 2],
+    /// The same without dot-stuffing, where that differs, and the place of the id in it.
+    plain: Option<Vec<u8>>,
+    id_at: Vec<usize>,
 }
 
 impl Template {
     fn new(octets: usize, seed: u64) -> Self {
         let blank = [b'0'; ID_OCTETS];
-        let mut content = b"X-Mxbench-Id: ".to_vec();
+        let mut content = ID_HEADER.to_vec();
         let first = content.len();
         content.extend_from_slice(&blank);
         content.extend_from_slice(b"\r\nMessage-ID: <");
@@ -75,13 +83,46 @@ impl Template {
             column += 1;
         }
         content.extend_from_slice(b"\r\n.\r\n");
-        Self { content, id_at: [first, second] }
+        Self { content, plain: None, id_at: vec![first, second] }
+    }
+
+    /// A message out of a file: line ends made CRLF, an id's header put in front.
+    fn of_file(text: &[u8]) -> Self {
+        let mut plain = ID_HEADER.to_vec();
+        let id_at = vec![plain.len()];
+        plain.extend_from_slice(&[b'0'; ID_OCTETS]);
+        plain.extend_from_slice(b"\r\n");
+        let mut content = plain.clone();
+        let mut stuffed = false;
+        for line in text.strip_suffix(b"\n").unwrap_or(text).split(|&octet| octet == b'\n') {
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            if line.first() == Some(&b'.') {
+                content.push(b'.');
+                stuffed = true;
+            }
+            // A lone CR is no line end and nothing a server should take.
+            let line: Vec<u8> = line.iter().copied().filter(|&octet| octet != b'\r').collect();
+            for copy in [&mut plain, &mut content] {
+                copy.extend_from_slice(&line);
+                copy.extend_from_slice(b"\r\n");
+            }
+        }
+        content.extend_from_slice(b".\r\n");
+        Self { content, plain: stuffed.then_some(plain), id_at }
+    }
+
+    /// What BDAT sends.
+    pub fn chunk(&self) -> &[u8] {
+        self.plain.as_deref().unwrap_or(&self.content[..self.content.len() - b".\r\n".len()])
     }
 
     /// Writes the id into the content.
     pub fn stamp(&mut self, id: &[u8; ID_OCTETS]) {
-        for at in self.id_at {
+        for &at in &self.id_at {
             self.content[at..at + ID_OCTETS].copy_from_slice(id);
+            if let Some(plain) = &mut self.plain {
+                plain[at..at + ID_OCTETS].copy_from_slice(id);
+            }
         }
     }
 }
@@ -90,6 +131,8 @@ impl Template {
 #[derive(Debug)]
 pub struct Mail {
     templates: Vec<Template>,
+    /// Chosen by the shares of `MIX`.
+    mixed: bool,
     random: Random,
 }
 
@@ -100,13 +143,32 @@ impl Mail {
             Size::Fixed(octets) => vec![Template::new(octets, seed)],
             Size::Mix => MIX.iter().map(|&(_, octets)| Template::new(octets, seed)).collect(),
         };
-        Self { templates, random: Random::new(seed) }
+        Self { templates, mixed: size == Size::Mix, random: Random::new(seed) }
+    }
+
+    /// Messages out of the `.eml` files of a folder, each as often as the others.
+    pub fn of_folder(folder: &Path, seed: u64) -> io::Result<Self> {
+        let mut paths: Vec<PathBuf> = fs::read_dir(folder)?
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect::<Result<_, _>>()?;
+        paths.retain(|path| path.extension().is_some_and(|ending| ending == "eml"));
+        paths.sort();
+        if paths.is_empty() {
+            return Err(io::Error::other(format!("{}: no .eml files", folder.display())));
+        }
+        let read = |path: &PathBuf| fs::read(path).map(|text| Template::of_file(&text));
+        let templates = paths.iter().map(read).collect::<Result<_, _>>()?;
+        Ok(Self { templates, mixed: false, random: Random::new(seed) })
     }
 
     /// The number of the template the next message uses.
     pub fn choose(&mut self) -> usize {
         if self.templates.len() == 1 {
             return 0;
+        }
+        if !self.mixed {
+            let count = u32::try_from(self.templates.len()).unwrap_or(u32::MAX);
+            return self.random.below(count) as usize;
         }
         let mut left = self.random.below(1000);
         for (at, &(share, _)) in MIX.iter().enumerate() {
@@ -178,6 +240,18 @@ mod tests {
             assert!(text.starts_with("X-Mxbench-Id: 00000abc000000000005\r\n"));
             assert!(body.contains("\r\n\r\n"));
         }
+    }
+
+    #[test]
+    fn a_file_becomes_a_message_of_the_wire() {
+        let mut template = Template::of_file(b"Subject: x\n\n.dot\r\nlone \rCR\n..");
+        template.stamp(&id(1, 2));
+        let head = "X-Mxbench-Id: 00000001000000000002\r\nSubject: x\r\n\r\n";
+        let wire = format!("{head}..dot\r\nlone CR\r\n...\r\n.\r\n");
+        assert_eq!(template.content, wire.as_bytes());
+        assert_eq!(template.chunk(), format!("{head}.dot\r\nlone CR\r\n..\r\n").as_bytes());
+        let plain = Template::of_file(b"Subject: x\n\nhello\n");
+        assert!(plain.chunk().ends_with(b"\r\n\r\nhello\r\n"));
     }
 
     #[test]

@@ -7,12 +7,18 @@
 //! *Failure*: a connection that fails is counted and opened anew; the run ends early only after
 //! `Options::failures_max` of them.
 //!
-//! *Not here*: TLS. Its place is between `Source::send` and the ring on the way out, and between
-//! the ring and `Source::replies` on the way in; nothing else sees octets of the wire.
+//! *Not here*: several rings: one source uses one CPU.
 
 pub mod mail;
+
 pub mod options;
+
 pub mod report;
+
+mod tls;
+
+mod wishes;
+
 mod session;
 
 mod schedule;
@@ -31,13 +37,16 @@ use nix::time::{ClockId, clock_gettime};
 
 use crate::floor::ring::{self, Conn, Handler, Net, Next, Setup};
 use crate::limits::{
-    CLIENT_ENTRIES, CONNECTIONS_MAX, RECONNECT_WAIT_MS, SOURCE_BUFFER_OCTETS, SOURCE_BUFFERS,
-    SOURCE_PIECE_OCTETS, SOURCE_TICK_MS,
+    CLIENT_ENTRIES, CONNECTIONS_MAX, OVERSIZED_OCTETS, RECONNECT_WAIT_MS, SOURCE_BUFFER_OCTETS,
+    SOURCE_BUFFERS, SOURCE_PIECE_OCTETS, SOURCE_TICK_MS,
 };
+use crate::replies::Keyword;
 use mail::Mail;
 use options::{Options, Pace};
 use report::{Phase, Record, Summary};
 use session::{Session, Step};
+use tls::Tls;
+use wishes::{Dice, Wish};
 
 const SETUP: Setup = Setup {
     entries: CLIENT_ENTRIES,
@@ -97,10 +106,14 @@ struct Source<'a> {
     progress_at: u64,
     progress_acked: u64,
     next_address: u32,
+    dice: Dice,
+    tls: Option<Tls>,
     hello: Vec<u8>,
     mail_command: Vec<u8>,
     rcpt_commands: Vec<Vec<u8>>,
-    envelope: Vec<u8>,
+    unknown_commands: Vec<Vec<u8>>,
+    oversized_command: Vec<u8>,
+    scratch: Vec<u8>,
 }
 
 impl<'a> Source<'a> {
@@ -111,9 +124,18 @@ impl<'a> Source<'a> {
             .map(|at| options.to.replace('%', &at.to_string()))
             .map(|to| format!("RCPT TO:<{to}>\r\n").into_bytes())
             .collect();
-        let mut envelope = mail_command.clone();
-        envelope.extend(rcpt_commands.iter().flatten());
-        envelope.extend_from_slice(b"DATA\r\n");
+        let unknown_commands = (0..options.recipients)
+            .map(|at| options.refused.unknown_to.replace('%', &at.to_string()))
+            .map(|to| format!("RCPT TO:<{to}>\r\n").into_bytes())
+            .collect();
+        let oversized_command =
+            format!("MAIL FROM:<{}> SIZE={OVERSIZED_OCTETS}\r\n", options.from).into_bytes();
+        let mail = match &options.eml {
+            Some(folder) => Mail::of_folder(folder, options.seed)?,
+            None => Mail::new(options.size, options.seed),
+        };
+        let tls =
+            options.starttls.map(|tls| Tls::new("mx.example.org", tls.version)).transpose()?;
         let since_epoch = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
         let run = since_epoch.subsec_nanos() ^ std::process::id().rotate_left(16);
         Ok(Self {
@@ -123,7 +145,9 @@ impl<'a> Source<'a> {
             ended_at: None,
             sessions: Vec::new(),
             record: Record::new(),
-            mail: Mail::new(options.size, options.seed),
+            mail,
+            dice: Dice::new(options.seed),
+            tls,
             run,
             acked,
             begun: 0,
@@ -141,7 +165,9 @@ impl<'a> Source<'a> {
             hello: format!("EHLO {}\r\n", options.helo).into_bytes(),
             mail_command,
             rcpt_commands,
-            envelope,
+            unknown_commands,
+            oversized_command,
+            scratch: Vec::new(),
             options,
         })
     }
@@ -159,9 +185,11 @@ impl<'a> Source<'a> {
     /// All a session says leaves here.
     #[inline]
     fn send(sessions: &mut [Session], net: &mut Net, conn: Conn, bytes: &[u8]) {
-        match &mut sessions[conn.index as usize].slow {
-            Some(trickle) => trickle.extend_from_slice(bytes),
-            None => net.out(conn).extend_from_slice(bytes),
+        let Session { slow, tls, .. } = &mut sessions[conn.index as usize];
+        let out = slow.as_mut().unwrap_or_else(|| net.out(conn));
+        match tls {
+            Some(tls) => tls.say(bytes, out),
+            None => out.extend_from_slice(bytes),
         }
     }
 
@@ -180,7 +208,9 @@ impl<'a> Source<'a> {
 
     /// Opens one connection.
     fn open(&mut self, net: &mut Net, now: u64) {
-        let conn = match self.socket() {
+        let listed = self.options.refused.listed;
+        let listed = listed.filter(|_| self.dice.throw(self.options.refused.listed_share));
+        let conn = match self.socket(listed) {
             Ok(socket) => net.connect(socket, self.options.target),
             Err(error) => {
                 self.failed(now, format!("socket: {error}"));
@@ -197,20 +227,25 @@ impl<'a> Source<'a> {
         }
         let slow = self.options.slow.is_some_and(|(sessions, _)| conn.index < sessions);
         self.sessions[index].begin(now, slow);
+        self.sessions[index].listed = listed.is_some();
         self.live += 1;
         self.connecting += 1;
     }
 
-    fn socket(&mut self) -> io::Result<OwnedFd> {
+    fn socket(&mut self, listed: Option<Ipv4Addr>) -> io::Result<OwnedFd> {
         let family =
             if self.options.target.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = socket(family, SockType::Stream, flags, None)?;
         setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
-        if self.options.source_addresses > 1 && self.options.target.is_ipv4() {
-            let number = self.next_address % self.options.source_addresses;
-            self.next_address = self.next_address.wrapping_add(1);
-            let address = Ipv4Addr::from(0x7f00_0101_u32 + number);
+        let own = listed.or_else(|| {
+            (self.options.source_addresses > 1).then(|| {
+                let number = self.next_address % self.options.source_addresses;
+                self.next_address = self.next_address.wrapping_add(1);
+                Ipv4Addr::from(u32::from(self.options.source_first).wrapping_add(number))
+            })
+        });
+        if let (Some(address), true) = (own, self.options.target.is_ipv4()) {
             setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
             let address = SocketAddr::new(IpAddr::V4(address), 0);
             bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
@@ -242,7 +277,7 @@ impl<'a> Source<'a> {
     /// A connection is over.
     fn left(&mut self, step: Step) {
         self.live -= 1;
-        self.connecting -= u32::from(matches!(step, Step::Connect | Step::Banner | Step::Ehlo));
+        self.connecting -= u32::from(step.is_opening());
         self.record.unknown += u64::from(step.in_message());
     }
 
@@ -286,8 +321,24 @@ impl<'a> Source<'a> {
         session.accepted = 0;
         session.refused = false;
         session.step = Step::Mail;
-        let all = if session.pipelining { &self.envelope } else { &self.mail_command };
-        Self::send(&mut self.sessions, net, conn, all);
+        session.wish = self.dice.wish(session.listed, &self.options.refused);
+        let (pipelining, chunking, wish) = (session.pipelining, session.chunking, session.wish);
+        let mail = match wish {
+            Wish::Oversized => &self.oversized_command,
+            _ => &self.mail_command,
+        };
+        // One piece, and so one TLS record.
+        self.scratch.clear();
+        self.scratch.extend_from_slice(mail);
+        if pipelining {
+            let unknown = wish == Wish::Unknown;
+            let commands = if unknown { &self.unknown_commands } else { &self.rcpt_commands };
+            self.scratch.extend(commands.iter().flatten());
+            if !chunking {
+                self.scratch.extend_from_slice(b"DATA\r\n");
+            }
+        }
+        Self::send(&mut self.sessions, net, conn, &self.scratch);
     }
 
     fn quit(&mut self, net: &mut Net, conn: Conn, now: u64) {
@@ -304,18 +355,24 @@ impl<'a> Source<'a> {
     fn reply(&mut self, net: &mut Net, conn: Conn, code: u16, now: u64) {
         let step = self.session(conn).step;
         let since = self.session(conn).since;
+        let wished = self.session(conn).wish != Wish::Taken || self.session(conn).listed;
         let expected = match step {
-            Step::Banner => 220,
+            Step::Banner | Step::StartTls => 220,
             Step::Data => 354,
             Step::Quit => 221,
             _ => 250,
         };
         let well = code == expected || (matches!(step, Step::Rcpt(_)) && code == 251);
-        if !well {
+        if !well && !wished {
             self.record.note(format!("{code} at {}", step.name()));
         }
         match step {
-            Step::Banner | Step::Ehlo | Step::Reset if !well => {
+            Step::Banner | Step::Ehlo if !well && wished => {
+                self.record.refused_as_wished += 1;
+                self.connecting -= 1;
+                self.quit(net, conn, now);
+            }
+            Step::Banner | Step::Ehlo | Step::StartTls | Step::Reset if !well => {
                 self.drop_session(net, conn, now, &format!("refused with {code}"));
             }
             Step::Banner => {
@@ -325,6 +382,14 @@ impl<'a> Source<'a> {
                 session.since = now;
                 Self::send(&mut self.sessions, net, conn, &self.hello);
             }
+            Step::Ehlo if self.wants_tls(conn) => {
+                self.record.phase(Phase::Ehlo, now - since);
+                let session = &mut self.sessions[conn.index as usize];
+                session.step = Step::StartTls;
+                session.since = now;
+                Self::send(&mut self.sessions, net, conn, b"STARTTLS\r\n");
+            }
+            Step::StartTls => self.handshake(net, conn, now),
             Step::Ehlo => {
                 self.record.phase(Phase::Ehlo, now - since);
                 self.connecting -= 1;
@@ -332,7 +397,7 @@ impl<'a> Source<'a> {
                 self.next_message(net, conn, now);
             }
             Step::Reset => self.next_message(net, conn, now),
-            Step::Mail | Step::Rcpt(_) => self.envelope_reply(net, conn, step, well),
+            Step::Mail | Step::Rcpt(_) => self.envelope_reply(net, conn, step, well, now),
             Step::Data => self.data_reply(net, conn, well, now),
             Step::Dot => self.dot_reply(net, conn, well, now),
             Step::Quit => {
@@ -340,13 +405,68 @@ impl<'a> Source<'a> {
                 self.session(conn).step = Step::End;
                 self.session(conn).since = now;
             }
-            Step::Closed | Step::Connect | Step::Rest | Step::End => {
+            Step::Closed | Step::Connect | Step::Handshake | Step::Rest | Step::End => {
                 self.drop_session(net, conn, now, &format!("unasked reply {code}"));
             }
         }
     }
 
-    fn envelope_reply(&mut self, net: &mut Net, conn: Conn, step: Step, well: bool) {
+    fn wants_tls(&mut self, conn: Conn) -> bool {
+        let share = self.options.starttls.map_or(0.0, |starttls| starttls.share);
+        let session = &self.sessions[conn.index as usize];
+        session.starttls && session.tls.is_none() && self.dice.throw(share)
+    }
+
+    /// The server is ready for TLS.
+    fn handshake(&mut self, net: &mut Net, conn: Conn, now: u64) {
+        let share = self.options.starttls.map_or(0.0, |starttls| starttls.resumed_share);
+        let resume = self.dice.throw(share);
+        let Some(tls) = &mut self.tls else { return };
+        let client = tls.client(conn.index as usize, resume);
+        let session = &mut self.sessions[conn.index as usize];
+        let out = session.slow.as_mut().unwrap_or_else(|| net.out(conn));
+        match client.and_then(|mut client| client.flush(out).map(|()| client)) {
+            Ok(client) => {
+                session.tls = Some(client);
+                session.step = Step::Handshake;
+                session.since = now;
+            }
+            Err(error) => self.drop_session(net, conn, now, &error.to_string()),
+        }
+    }
+
+    /// Octets of the wire of a session with TLS.
+    fn decrypt(&mut self, net: &mut Net, conn: Conn, bytes: &[u8]) {
+        let now = self.now();
+        let session = &mut self.sessions[conn.index as usize];
+        let Some(tls) = &mut session.tls else { return };
+        let out = session.slow.as_mut().unwrap_or_else(|| net.out(conn));
+        let plain = match tls.hear(bytes, out) {
+            Ok(plain) => plain,
+            Err(error) => {
+                self.drop_session(net, conn, now, &error.to_string());
+                return;
+            }
+        };
+        if session.step == Step::Handshake
+            && let Some(resumed) = tls.resumed()
+        {
+            self.record.phase(Phase::Tls, now - session.since);
+            self.record.tls[0] += 1;
+            self.record.tls[1] += u64::from(resumed);
+            // RFC 3207 4.2: what was learned before is forgotten.
+            (session.pipelining, session.chunking) = (false, false);
+            session.step = Step::Ehlo;
+            session.since = now;
+            Self::send(&mut self.sessions, net, conn, &self.hello);
+        }
+        self.replies(net, conn, &plain);
+        if let Some(tls) = &mut self.sessions[conn.index as usize].tls {
+            tls.keep(plain);
+        }
+    }
+
+    fn envelope_reply(&mut self, net: &mut Net, conn: Conn, step: Step, well: bool, now: u64) {
         let recipients = self.options.recipients;
         let session = &mut self.sessions[conn.index as usize];
         let left = match step {
@@ -360,20 +480,35 @@ impl<'a> Source<'a> {
             }
         };
         session.step = if left > 0 { Step::Rcpt(left) } else { Step::Data };
-        if session.pipelining {
+        let bdat = session.chunking && left == 0;
+        if session.pipelining && !bdat {
             return;
         }
         if session.refused || (left == 0 && session.accepted == 0) {
             self.reset(net, conn);
+        } else if bdat {
+            self.record.phase(Phase::Envelope, now - session.envelope_since);
+            session.step = Step::Dot;
+            self.content(net, conn, now);
         } else {
-            let command =
-                if left > 0 { &self.rcpt_commands[recipients - left][..] } else { b"DATA\r\n" };
+            let unknown = session.wish == Wish::Unknown;
+            let commands = if unknown { &self.unknown_commands } else { &self.rcpt_commands };
+            let command = if left > 0 { &commands[recipients - left][..] } else { b"DATA\r\n" };
             Self::send(&mut self.sessions, net, conn, command);
         }
     }
 
+    /// A message was refused, as was wished or not.
+    fn refused(&mut self, conn: Conn) {
+        if self.session(conn).wish == Wish::Taken {
+            self.record.refused += 1;
+        } else {
+            self.record.refused_as_wished += 1;
+        }
+    }
+
     fn reset(&mut self, net: &mut Net, conn: Conn) {
-        self.record.refused += 1;
+        self.refused(conn);
         self.session(conn).step = Step::Reset;
         Self::send(&mut self.sessions, net, conn, b"RSET\r\n");
     }
@@ -403,20 +538,30 @@ impl<'a> Source<'a> {
         if session.given < mail::ID_OCTETS * 4 {
             template.stamp(&mail::id(self.run, session.number));
         }
+        let all = if session.chunking { template.chunk() } else { &template.content[..] };
         let from = session.given;
-        let until = template.content.len().min(from + SOURCE_PIECE_OCTETS);
+        let until = all.len().min(from + SOURCE_PIECE_OCTETS);
         session.given = until;
         session.since = now;
-        if until < template.content.len() {
+        if until < all.len() {
             net.want_drained(conn);
         }
-        Self::send(&mut self.sessions, net, conn, &template.content[from..until]);
+        if session.chunking && from == 0 {
+            self.scratch.clear();
+            self.scratch.extend_from_slice(format!("BDAT {} LAST\r\n", all.len()).as_bytes());
+            self.scratch.extend_from_slice(&all[..until]);
+            Self::send(&mut self.sessions, net, conn, &self.scratch);
+        } else {
+            Self::send(&mut self.sessions, net, conn, &all[from..until]);
+        }
     }
 
     fn dot_reply(&mut self, net: &mut Net, conn: Conn, well: bool, now: u64) {
         let session = &self.sessions[conn.index as usize];
-        let content = &self.mail.template(session.template).content;
-        if well && !session.refused && session.given < content.len() {
+        let template = self.mail.template(session.template);
+        let octets = template.content.len() as u64 - 3;
+        let all = if session.chunking { template.chunk().len() } else { template.content.len() };
+        if well && !session.refused && session.given < all {
             self.drop_session(net, conn, now, "250 before the final dot");
             return;
         }
@@ -425,7 +570,8 @@ impl<'a> Source<'a> {
             self.record.phase(Phase::Message, now - session.message_since);
             self.record.acked += 1;
             self.record.last_acked_ns = now;
-            self.record.octets += content.len() as u64 - 3;
+            self.record.octets += octets;
+            self.record.taken_wrongly += u64::from(session.wish != Wish::Taken);
             if let Some(file) = &mut self.acked {
                 let written = file
                     .write_all(&mail::id(self.run, session.number))
@@ -436,7 +582,7 @@ impl<'a> Source<'a> {
                 }
             }
         } else {
-            self.record.refused += 1;
+            self.refused(conn);
         }
         self.next_message(net, conn, now);
     }
@@ -454,7 +600,13 @@ impl<'a> Source<'a> {
                 Some(Err(_)) => self.drop_session(net, conn, now, "no SMTP reply"),
                 Some(Ok(line)) => {
                     if session.step == Step::Ehlo {
-                        session.pipelining |= line.pipelining && self.options.pipelining;
+                        let options = &self.options;
+                        match line.keyword {
+                            Keyword::Pipelining => session.pipelining = options.pipelining,
+                            Keyword::Chunking => session.chunking = options.chunking,
+                            Keyword::StartTls => session.starttls = options.starttls.is_some(),
+                            Keyword::Other => {}
+                        }
                     }
                     if line.last {
                         self.reply(net, conn, line.code, now);
@@ -492,13 +644,22 @@ impl Handler for Source<'_> {
             self.record.connections += 1;
         } else {
             session.step = Step::Closed;
+            let listed = session.listed;
             self.left(Step::Connect);
+            if listed {
+                self.record.refused_as_wished += 1;
+                self.reconnect_at = now + RECONNECT_WAIT_MS * 1_000_000;
+                return;
+            }
             self.failed(now, format!("connect: {}", io::Error::from_raw_os_error(error)));
         }
     }
 
     fn received(&mut self, net: &mut Net, conn: Conn, bytes: &[u8]) {
-        self.replies(net, conn, bytes);
+        match self.session(conn).tls {
+            Some(_) => self.decrypt(net, conn, bytes),
+            None => self.replies(net, conn, bytes),
+        }
     }
 
     fn drained(&mut self, net: &mut Net, conn: Conn) {
@@ -516,7 +677,9 @@ impl Handler for Source<'_> {
         }
         self.session(conn).step = Step::Closed;
         self.left(step);
-        if step != Step::End {
+        if self.session(conn).listed {
+            self.record.refused_as_wished += u64::from(!matches!(step, Step::End | Step::Quit));
+        } else if step != Step::End {
             let what = if error == 0 {
                 "closed by the server".to_owned()
             } else {

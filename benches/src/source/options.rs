@@ -1,6 +1,6 @@
 //! What a source is asked to do.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -22,6 +22,32 @@ pub enum Pace {
     },
     /// No messages: hold the sessions after EHLO until stopped or for so long.
     Idle(Duration),
+}
+
+/// STARTTLS.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Starttls {
+    /// Share of the connections that use it, from 0 to 1.
+    pub share: f64,
+    /// Share of those that resume an earlier session.
+    pub resumed_share: f64,
+    /// One version only.
+    pub version: Option<&'static rustls::SupportedProtocolVersion>,
+}
+
+/// Shares of what the server is to refuse, from 0 to 1.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Refused {
+    /// Messages to a recipient that is not known.
+    pub unknown_share: f64,
+    /// That recipient; `%` stands for a number.
+    pub unknown_to: String,
+    /// Messages declared larger than anybody takes.
+    pub oversized_share: f64,
+    /// Connections from `listed`.
+    pub listed_share: f64,
+    /// A source address the server turns away.
+    pub listed: Option<Ipv4Addr>,
 }
 
 /// A run of the source.
@@ -49,8 +75,18 @@ pub struct Options {
     pub pipelining: bool,
     /// Send QUIT together with the end of our side.
     pub quit_fin: bool,
-    /// Addresses 127.0.1.1 and on to connect from; 1: the kernel's choice.
+    /// Addresses to connect from, `source_first` and on; 1: the kernel's choice.
     pub source_addresses: u32,
+    /// The first of them.
+    pub source_first: Ipv4Addr,
+    /// Send content with BDAT if announced.
+    pub chunking: bool,
+    /// Use STARTTLS if announced; a server that does not announce it gets plain text.
+    pub starttls: Option<Starttls>,
+    /// What is to be refused.
+    pub refused: Refused,
+    /// Messages of this folder (`.eml` files) instead of made ones.
+    pub eml: Option<PathBuf>,
     /// Sessions that send slowly, and how many octets a second they send.
     pub slow: Option<(u32, u32)>,
     /// A reply that takes longer fails the connection.
@@ -81,6 +117,11 @@ impl Options {
             pipelining: true,
             quit_fin: false,
             source_addresses: 1,
+            source_first: Ipv4Addr::new(127, 0, 1, 1),
+            chunking: false,
+            starttls: None,
+            refused: Refused::default(),
+            eml: None,
             slow: None,
             timeout: Duration::from_secs(60),
             failures_max: 1000,

@@ -16,7 +16,9 @@ pub enum Phase {
     Banner,
     /// From EHLO to its reply.
     Ehlo,
-    /// From MAIL to the 354.
+    /// From STARTTLS to the end of the handshake.
+    Tls,
+    /// From MAIL to the 354, or with BDAT to the last RCPT's reply.
     Envelope,
     /// From the final dot to its reply.
     Dot,
@@ -26,10 +28,11 @@ pub enum Phase {
     Quit,
 }
 
-const PHASES: [(Phase, &str); 7] = [
+const PHASES: [(Phase, &str); 8] = [
     (Phase::Connect, "connect"),
     (Phase::Banner, "banner"),
     (Phase::Ehlo, "ehlo"),
+    (Phase::Tls, "starttls"),
     (Phase::Envelope, "mail_to_data"),
     (Phase::Dot, "final_dot"),
     (Phase::Message, "message"),
@@ -46,6 +49,12 @@ pub struct Record {
     pub acked: u64,
     /// Messages refused with 4xx or 5xx.
     pub refused: u64,
+    /// Messages and connections refused that were made for it.
+    pub refused_as_wished: u64,
+    /// Messages taken that should have been refused.
+    pub taken_wrongly: u64,
+    /// TLS handshakes, and those of them that resumed a session.
+    pub tls: [u64; 2],
     /// Messages whose outcome is unknown: the connection ended before the reply.
     pub unknown: u64,
     /// Connections that stood.
@@ -69,6 +78,9 @@ impl Record {
             histograms: PHASES.iter().map(|_| histogram()).collect(),
             acked: 0,
             refused: 0,
+            refused_as_wished: 0,
+            taken_wrongly: 0,
+            tls: [0; 2],
             unknown: 0,
             connections: 0,
             failures: 0,
@@ -103,6 +115,10 @@ impl Record {
         Summary {
             acked: self.acked,
             refused: self.refused,
+            refused_as_wished: self.refused_as_wished,
+            taken_wrongly: self.taken_wrongly,
+            tls_handshakes: self.tls[0],
+            tls_resumed: self.tls[1],
             unknown: self.unknown,
             connections: self.connections,
             failures: self.failures,
@@ -167,6 +183,14 @@ pub const CURVE: [f64; 14] =
 pub struct Summary {
     pub acked: u64,
     pub refused: u64,
+    #[serde(default)]
+    pub refused_as_wished: u64,
+    #[serde(default)]
+    pub taken_wrongly: u64,
+    #[serde(default)]
+    pub tls_handshakes: u64,
+    #[serde(default)]
+    pub tls_resumed: u64,
     pub unknown: u64,
     pub connections: u64,
     pub failures: u64,
@@ -199,6 +223,17 @@ impl Summary {
         );
         if self.idle_open > 0 {
             let _ = writeln!(text, "{} idle sessions held", self.idle_open);
+        }
+        if self.tls_handshakes > 0 {
+            let (all, resumed) = (self.tls_handshakes, self.tls_resumed);
+            let _ = writeln!(text, "{all} TLS handshakes, {resumed} resumed");
+        }
+        if self.refused_as_wished + self.taken_wrongly > 0 {
+            let _ = writeln!(
+                text,
+                "{} refused as wished, {} TAKEN though they should not",
+                self.refused_as_wished, self.taken_wrongly
+            );
         }
         let _ = writeln!(
             text,

@@ -1,5 +1,7 @@
 //! One session of a source: which reply is awaited, and since when.
 
+use super::tls::Client;
+use super::wishes::Wish;
 use crate::replies::Replies;
 
 /// What a session waits for.
@@ -10,6 +12,9 @@ pub(super) enum Step {
     Connect,
     Banner,
     Ehlo,
+    /// The reply to STARTTLS.
+    StartTls,
+    Handshake,
     /// Between two messages (open loop), or idle.
     Rest,
     Mail,
@@ -32,6 +37,8 @@ impl Step {
             Self::Connect => "connect",
             Self::Banner => "banner",
             Self::Ehlo => "EHLO",
+            Self::StartTls => "STARTTLS",
+            Self::Handshake => "TLS handshake",
             Self::Rest => "rest",
             Self::Mail => "MAIL",
             Self::Rcpt(_) => "RCPT",
@@ -43,6 +50,12 @@ impl Step {
         }
     }
 
+    /// No message can begin yet.
+    pub(super) fn is_opening(self) -> bool {
+        use Step::{Banner, Connect, Ehlo, Handshake, StartTls};
+        matches!(self, Connect | Banner | Ehlo | StartTls | Handshake)
+    }
+
     /// A message has begun and its outcome is not known.
     pub(super) fn in_message(self) -> bool {
         matches!(self, Self::Mail | Self::Rcpt(_) | Self::Data | Self::Dot)
@@ -50,12 +63,21 @@ impl Step {
 }
 
 /// The state of one connection; times are nanoseconds since the start of the run.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Session {
     pub(super) step: Step,
     pub(super) replies: Replies,
     /// The server announced PIPELINING and we use it.
     pub(super) pipelining: bool,
+    /// The server announced CHUNKING and we use it.
+    pub(super) chunking: bool,
+    /// The server announced STARTTLS and this session is to use it.
+    pub(super) starttls: bool,
+    pub(super) tls: Option<Box<Client>>,
+    /// The connection comes from a listed address.
+    pub(super) listed: bool,
+    /// What the message is sent for.
+    pub(super) wish: Wish,
     /// Messages begun on this connection.
     pub(super) messages: u64,
     /// When what the reply answers was sent.
@@ -83,6 +105,11 @@ impl Session {
             step: Step::Closed,
             replies: Replies::default(),
             pipelining: false,
+            chunking: false,
+            starttls: false,
+            tls: None,
+            listed: false,
+            wish: Wish::Taken,
             messages: 0,
             since: 0,
             message_since: 0,
@@ -101,6 +128,9 @@ impl Session {
         self.replies.reset();
         self.step = Step::Connect;
         self.pipelining = false;
+        self.chunking = false;
+        self.starttls = false;
+        self.tls = None;
         self.messages = 0;
         self.since = now;
         self.slow = slow.then(Vec::new);
