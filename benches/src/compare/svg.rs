@@ -115,7 +115,8 @@ pub(super) fn lines(x: &str, y: &str, ticks: &[(f64, String)], lines: &[Line<'_>
     let _ = write!(
         svg,
         "<text class=axis x={:.1} y={:.1} text-anchor=middle>{}</text>\
-         <text class=axis transform=\"translate(14 {:.1}) rotate(-90)\" text-anchor=middle>{}</text>\
+         <text class=axis transform=\"translate(14 {:.1}) rotate(-90)\" \
+         text-anchor=middle>{}</text>\
          </svg>",
         f64::midpoint(LEFT, right),
         HEIGHT - 8.0,
