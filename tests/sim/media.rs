@@ -4,8 +4,8 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use spool::batch::BatchHeader;
 use spool::disk::{Device, DiskError};
-use spool::limits::BLOCK;
 use spool::sim::{Random, SECTOR, SimDevice};
 
 /// When the power goes while something blocking writes.
@@ -100,7 +100,9 @@ impl Device for Medium {
             u64::MAX => {}
             n => self.fuse.left.set(n - 1),
         }
-        if self.fuse.drop_strikes.get() && from.len() == BLOCK && from.iter().all(|b| *b == 0) {
+        if self.fuse.drop_strikes.get()
+            && BatchHeader::decode(from).is_some_and(|(header, _)| header.is_struck())
+        {
             return Ok(());
         }
         self.device.borrow_mut().write(offset, from)

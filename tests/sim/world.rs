@@ -154,6 +154,12 @@ impl World {
             self.fuse.never();
             let mut set = Set::open(self.media.clone(), NODE, self.degraded()).expect("it opens");
             let seen = inspect(&mut set).expect("it can be read").1;
+            if cuts > 0 && seen.unfinished > 0 {
+                self.reached.row("gather-torn");
+            }
+            if cuts > 0 && seen.filled > 0 {
+                self.reached.row("gather-half");
+            }
             let again = self.common.plan.cut_recovery_in;
             if !self.common.random.one_in(again) || cuts == 3 {
                 self.fuse.drop_strikes.set(self.common.plan.planted == Planted::TailAppended);
@@ -177,10 +183,12 @@ impl World {
         let strikes = per_strike * u64::try_from(seen.struck).expect("few");
         let heals = u64::try_from(seen.healed).expect("few");
         let raises = SUPERBLOCK_COPIES * copies;
-        let fuse = match self.common.random.below(3) {
+        let fuse = match self.common.random.below(4) {
             0 if strikes > 0 => self.common.random.below(strikes),
             1 if heals > 0 => strikes + self.common.random.below(heals),
-            _ => strikes + heals + self.common.random.below(raises),
+            2 => strikes + heals + self.common.random.below(raises),
+            // What gathers nearly empty segments, if it comes to that.
+            _ => strikes + heals + raises + self.common.random.below(40),
         };
         self.fuse.burn_after(fuse);
         let cut = recover(set, options, &mut |_, _| {});

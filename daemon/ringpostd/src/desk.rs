@@ -90,6 +90,10 @@ pub struct Desk {
     pub now_us: u64,
     /// Wall time of this turn.
     pub wall_us: u64,
+    /// The same for the log's batches: while the clock is in doubt, what was trusted last.
+    pub records_wall_us: u64,
+    /// The same for the time of receipt: never before what was trusted last.
+    pub receipt_wall_us: u64,
     /// The orders in force.
     pub orders: Arc<Orders>,
     /// The receiving machine's settings by listener.

@@ -106,6 +106,7 @@ impl Shard {
         if core.now_us() != self.desk.now_us {
             self.desk.now_us = core.now_us();
             self.desk.wall_us = core.wall_us();
+            self.relay.watch_clock(&mut self.desk);
         }
     }
 
@@ -392,7 +393,7 @@ impl Shard {
     }
 
     fn chores(&mut self, core: &mut Core<ToCore>) {
-        self.relay.tick(core, &mut self.desk);
+        self.relay.probe(core, &mut self.desk);
         self.publish();
         if self.draining {
             // Whoever has heard its 421 and does not close its side is not waited for.
@@ -438,6 +439,9 @@ impl Shard {
         );
         metrics.add(Counter::SpoolBatches, batches);
         metrics.add(Counter::SpoolOctets, octets);
+        let lost = self.desk.stream.maillog.outlet().lines_lost();
+        let lost = lost.saturating_sub(metrics.get(Counter::LogLinesLost));
+        metrics.add(Counter::LogLinesLost, lost);
         let l = log.ledger;
         metrics.set_ledger([
             l.accepted,
@@ -547,7 +551,7 @@ impl Handler<ToCore> for Shard {
         self.names(core, Names::expire);
         self.log_events(core);
         self.relay.turn(core, &mut self.desk);
-        let (now_us, wall_us) = (self.desk.now_us, self.desk.wall_us);
+        let (now_us, wall_us) = (self.desk.now_us, self.desk.records_wall_us);
         let mut disk = self.disk.with(core);
         disk.retry();
         self.desk.log.turn(&mut disk, now_us, wall_us);

@@ -64,7 +64,23 @@ pub struct BatchHeader {
     pub block: u32,
 }
 
+/// Attempt of a batch that recovery struck out.
+const STRUCK: u16 = u16::MAX;
+
 impl BatchHeader {
+    /// What recovery puts in the place of a batch that does not count: nothing, but what the
+    /// batch said was durable when it was made. (The next recovery may have nobody else to ask.)
+    #[must_use]
+    pub fn struck(&self) -> Self {
+        Self { attempt: STRUCK, bytes: len32(BLOCK), records: 0, payload_crc: 0, ..*self }
+    }
+
+    /// It was struck out.
+    #[must_use]
+    pub fn is_struck(&self) -> bool {
+        self.attempt == STRUCK
+    }
+
     /// Writes the header into the first bytes of the batch and returns its checksum.
     ///
     /// # Panics

@@ -27,11 +27,15 @@ pub mod set;
 
 pub mod scan;
 
+mod fetch;
+
 pub mod survey;
 
 mod replay;
 
 pub mod log;
+
+mod compact;
 
 pub mod recovery;
 

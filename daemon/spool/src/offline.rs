@@ -4,11 +4,12 @@
 
 use crate::bytes::index;
 use crate::disk::Device;
+use crate::fetch;
 use crate::id::TransactionId;
-use crate::limits::{BLOCK, CONTROL_BYTES_MAX, RECORD_HEADER};
+use crate::limits::BLOCK;
 use crate::live::{Live, Place, Table};
 use crate::log::{StoredMessage, refresh, stored};
-use crate::record::{Change, ChunkHead, Defer, RecordHeader, RecordKind};
+use crate::record::{ChunkHead, RecordKind};
 use crate::recovery::{Report, inspect};
 use crate::scan;
 use crate::segment::{SegmentHeader, SegmentRef};
@@ -61,65 +62,22 @@ impl<D: Device> Offline<D> {
         let live = self.live.get(id).ok_or(ShowError::Unknown)?;
         let (place, chunks, defer) = (live.place(), live.chunks().to_vec(), live.defer_place());
         let damaged = |p: Place| ShowError::Damaged { segment: p.segment, offset: p.offset };
-        let body = self.record(place, RecordKind::Message).ok_or_else(|| damaged(place))?;
+        let body = fetch::record(&mut self.set, place, RecordKind::Message)
+            .ok_or_else(|| damaged(place))?;
         let mut message = stored(&body).ok_or_else(|| damaged(place))?;
         let mut whole = Vec::new();
         for chunk in chunks {
-            let body = self.record(chunk, RecordKind::Chunk).ok_or_else(|| damaged(chunk))?;
+            let body = fetch::record(&mut self.set, chunk, RecordKind::Chunk)
+                .ok_or_else(|| damaged(chunk))?;
             let (_, data) = ChunkHead::split(&body).map_err(|_| damaged(chunk))?;
             whole.extend_from_slice(data);
         }
         whole.append(&mut message.tail);
         (message.tail, message.chunks) = (whole, 0);
-        let defer = defer.and_then(|(segment, offset)| self.defer(segment, offset));
+        let defer = defer.and_then(|(at, offset)| fetch::defer(&mut self.set, at, offset));
         let live = self.live.get(id).ok_or(ShowError::Unknown)?;
         refresh(&mut message.envelope, live, defer.as_ref());
         Ok(message)
-    }
-
-    fn defer(&mut self, segment: SegmentRef, offset: u32) -> Option<Defer> {
-        let length = u32::try_from(RECORD_HEADER).ok()?;
-        let head = self.bytes(Place { segment, offset, length })?;
-        let length = RecordHeader::decode(&head)?.length;
-        if index(length) > CONTROL_BYTES_MAX {
-            return None;
-        }
-        let length = length + u32::try_from(RECORD_HEADER).ok()?;
-        let body = self.record(Place { segment, offset, length }, RecordKind::Defer)?;
-        match Change::decode(RecordKind::Defer as u8, &body) {
-            Ok(Some(Change::Defer(defer))) => Some(defer),
-            _ => None,
-        }
-    }
-
-    /// The body of a record, from whichever copy checks.
-    fn record(&mut self, place: Place, kind: RecordKind) -> Option<Vec<u8>> {
-        let whole = self.bytes(place)?;
-        let header = RecordHeader::decode(&whole)?;
-        let body = whole.get(RECORD_HEADER..)?;
-        (header.kind == kind as u8 && header.covers(body)).then(|| body.to_vec())
-    }
-
-    fn bytes(&mut self, place: Place) -> Option<Vec<u8>> {
-        let start = index(place.offset) / BLOCK * BLOCK;
-        let end = (index(place.offset) + index(place.length)).next_multiple_of(BLOCK);
-        if end > index(self.set.segment_bytes()) {
-            return None;
-        }
-        let mut bytes = vec![0; end - start];
-        let from = index(place.offset) - start;
-        for member in self.set.column_members(place.segment.column()).into_iter().flatten() {
-            if self.set.read(member, place.segment, start, &mut bytes).is_err() {
-                continue;
-            }
-            let record = &bytes[from..from + index(place.length)];
-            let checks = RecordHeader::decode(record)
-                .is_some_and(|h| record.get(RECORD_HEADER..).is_some_and(|b| h.covers(b)));
-            if checks || index(place.length) == RECORD_HEADER {
-                return Some(record.to_vec());
-            }
-        }
-        None
     }
 
     /// Reads everything, sealed segments too, on every copy. Returns what does not check, on top

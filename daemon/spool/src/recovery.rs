@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 
+use crate::compact;
 use crate::disk::Device;
 use crate::id::RUN_MAX;
 use crate::index::{IndexItem, IndexWalk};
@@ -66,6 +67,12 @@ pub struct Report {
     pub was_running: bool,
     /// Members that take no part.
     pub members_out: Vec<u16>,
+    /// Segments that an interrupted start was filling: empty.
+    pub unfinished: usize,
+    /// Segments that the last start had filled from nearly empty ones.
+    pub filled: usize,
+    /// Times that nearly empty segments were put together in one, because few were free.
+    pub gathered: usize,
     /// Segments given up although a later start may need what they say: nothing else was free.
     /// Until it is written again, a crash delivers what they say is done once more.
     pub rescued: usize,
@@ -115,14 +122,25 @@ pub fn recover<D: Device>(
 ) -> Result<Recovered<D>, SetError> {
     // What an earlier process wrote may still be on its way to the medium.
     set.sync()?;
-    let survey = survey(&mut set, progress)?;
-    let mut replayed = replay(&mut set, &survey);
-    let mut report = report(&set, &survey, &replayed);
-    mend(&mut set, &survey)?;
-    let rescued = rescue(&mut set, &survey, &mut replayed);
-    report.rescued = usize::from(rescued.is_some());
+    let mut found = survey(&mut set, progress)?;
+    let mut replayed = replay(&mut set, &found);
+    let mut report = report(&set, &found, &replayed);
+    mend(&mut set, &found)?;
     raise(&mut set, options, &report)?;
-    let logs = share(&set, options.cores, &survey, replayed, rescued);
+    compact::clear(&mut set, &found)?;
+    let wanted = free_wanted(options.cores, found.segments.len());
+    while compact::compact(&mut set, &found, &replayed, wanted)? == compact::Outcome::Gathered {
+        report.gathered += 1;
+        found = survey(&mut set, progress)?;
+        replayed = replay(&mut set, &found);
+    }
+    if report.gathered > 0 {
+        // What the cores write is read after what was gathered.
+        raise(&mut set, options, &report)?;
+    }
+    let rescued = rescue(&mut set, &found, &mut replayed);
+    report.rescued = usize::from(rescued.is_some());
+    let logs = share(&set, options.cores, &found, replayed, rescued);
     let run = set.superblock.run;
     Ok(Recovered { set, run, logs, report })
 }
@@ -151,6 +169,13 @@ fn report<D: Device>(set: &Set<D>, survey: &Survey, replayed: &Replayed) -> Repo
         newest_wall_us: survey.newest_wall_us,
         was_running: set.superblock.owner_pid != 0,
         members_out: set.out_of_step.clone(),
+        unfinished: survey
+            .segments
+            .iter()
+            .filter(|s| s.header.is_some_and(|h| h.unfinished))
+            .count(),
+        filled: compact::filled(survey, set.superblock.run),
+        gathered: 0,
         rescued: 0,
     }
 }
@@ -158,13 +183,16 @@ fn report<D: Device>(set: &Set<D>, survey: &Survey, replayed: &Replayed) -> Repo
 /// Strikes out and heals. A batch struck out here may not count at a later start, when the gap
 /// before it is no longer to be seen.
 fn mend<D: Device>(set: &mut Set<D>, survey: &Survey) -> Result<(), SetError> {
-    let blank = vec![0; BLOCK];
-    for (at, offset) in &survey.strike {
+    for (at, offset, header) in &survey.strike {
+        let mut block = vec![0; BLOCK];
+        header.struck().encode(&mut block);
         for member in set.column_members(at.column()).into_iter().flatten() {
-            set.write(member, *at, crate::bytes::index(*offset), &blank)?;
+            set.write(member, *at, crate::bytes::index(*offset), &block)?;
         }
     }
-    let struck = |at: SegmentRef, offset: u32| survey.strike.contains(&(at, offset));
+    let struck = |at: SegmentRef, offset: u32| {
+        survey.strike.iter().any(|(a, o, _)| (*a, *o) == (at, offset))
+    };
     for (member, at, offset, bytes) in &survey.heal {
         if !struck(*at, *offset) {
             // A place that can never be written again stays as it is: the other copy is whole.
@@ -299,7 +327,8 @@ fn share<D: Device>(
     mut replayed: Replayed,
     rescued: Option<Rescued>,
 ) -> Vec<LogStart> {
-    let owner = owners(survey, &replayed, cores, set.logs.len());
+    let kept = kept(survey, cores);
+    let owner = owners(survey, &replayed, cores, set.logs.len(), kept);
     let columns = set.logs.len();
     let mut logs: Vec<LogStart> = (0..cores)
         .map(|core| LogStart {
@@ -317,6 +346,9 @@ fn share<D: Device>(
     }
     let mut core_of: HashMap<SegmentRef, usize> = HashMap::new();
     for (i, segment) in survey.segments.iter().enumerate() {
+        if kept == Some(i) {
+            continue;
+        }
         let core = owner[i];
         core_of.insert(segment.at, core);
         logs[core].segments.push(SegmentStart {
@@ -337,6 +369,14 @@ fn share<D: Device>(
     logs
 }
 
+/// The segment that no core gets.
+fn kept(survey: &Survey, cores: u16) -> Option<usize> {
+    let mut unused = (0..survey.segments.len()).filter(|i| !survey.segments[*i].is_used());
+    let last = unused.next_back()?;
+    // The only one is for what must be written now.
+    unused.next().filter(|_| keeps_one(cores, survey.segments.len())).map(|_| last)
+}
+
 /// All columns, the core's own first.
 fn columns_of<D: Device>(set: &Set<D>, own: usize) -> Vec<Column> {
     let n = set.logs.len();
@@ -352,7 +392,13 @@ fn columns_of<D: Device>(set: &Set<D>, own: usize) -> Vec<Column> {
         .collect()
 }
 
-fn owners(survey: &Survey, replayed: &Replayed, cores: u16, columns: usize) -> Vec<usize> {
+fn owners(
+    survey: &Survey,
+    replayed: &Replayed,
+    cores: u16,
+    columns: usize,
+    kept: Option<usize>,
+) -> Vec<usize> {
     let by_place: HashMap<SegmentRef, usize> =
         survey.segments.iter().enumerate().map(|(i, s)| (s.at, i)).collect();
     let mut root: Vec<usize> = (0..survey.segments.len()).collect();
@@ -388,19 +434,37 @@ fn owners(survey: &Survey, replayed: &Replayed, cores: u16, columns: usize) -> V
         owner[i] = newest.get(&find(&mut root, i)).map_or(0, |n| n.1);
         load[owner[i]] += 1;
     }
-    deal(survey, &mut owner, &mut load, columns);
+    deal(survey, &mut owner, &mut load, columns, kept);
     owner
 }
 
 /// Free segments that each core gets first: without any it could write nothing.
 const FREE_FIRST: usize = 3;
+/// Segments a core has at least in a set of which one is kept for recoveries.
+const KEPT_FROM: usize = 7;
+
+/// A set so large keeps one segment for recoveries, to gather in.
+fn keeps_one(cores: u16, segments: usize) -> bool {
+    segments > KEPT_FROM * usize::from(cores)
+}
+
+/// With fewer free segments at a start, nearly empty ones are put together.
+fn free_wanted(cores: u16, segments: usize) -> usize {
+    (FREE_FIRST * usize::from(cores) + 1).min(segments / 2)
+}
 
 /// Free segments go to the core of their column that has the fewest, but a few to each core.
-fn deal(survey: &Survey, owner: &mut [usize], load: &mut [usize], columns: usize) {
+fn deal(
+    survey: &Survey,
+    owner: &mut [usize],
+    load: &mut [usize],
+    columns: usize,
+    kept: Option<usize>,
+) {
     let cores = load.len();
     let mut free = vec![0usize; cores];
     let mut left: Vec<usize> =
-        (0..owner.len()).filter(|i| !survey.segments[*i].is_used()).collect();
+        (0..owner.len()).filter(|i| !survey.segments[*i].is_used() && kept != Some(*i)).collect();
     for round in 1..=FREE_FIRST {
         for core in (0..cores).filter(|core| free[*core] < round).collect::<Vec<_>>() {
             let home = |i: &usize| usize::from(survey.segments[*i].at.column()) == core % columns;

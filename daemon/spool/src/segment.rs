@@ -10,6 +10,8 @@ use crate::limits::{BLOCK, HEAD_BYTES};
 /// First bytes of a segment header.
 pub const MAGIC: [u8; 8] = *b"RPSEGM01";
 const CRC_AT: usize = 508;
+/// Kind of a segment that a recovery is filling.
+const UNFINISHED: u8 = 2;
 
 /// A segment of a set: column in the upper 8 bits, number on the device in the lower 24.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -69,6 +71,8 @@ pub struct SegmentHeader {
     pub core: u16,
     /// Hot or cold.
     pub kind: SegmentKind,
+    /// A recovery is filling it: until it says that all is there, nothing in it counts.
+    pub unfinished: bool,
     /// No batch before this one stands in it.
     pub first_batch: u64,
     /// Every batch of this run and core up to this one was durable when it was opened.
@@ -102,6 +106,7 @@ impl SegmentHeader {
         b.extend_from_slice(&self.run.to_le_bytes());
         b.extend_from_slice(&self.core.to_le_bytes());
         let (kind, bucket) = match self.kind {
+            _ if self.unfinished => (UNFINISHED, 0),
             SegmentKind::Hot => (0, 0),
             SegmentKind::Cold(bucket) => (1, bucket),
         };
@@ -139,17 +144,21 @@ impl SegmentHeader {
     }
 
     fn read(r: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let (log, epoch, segment) = (r.u128()?, r.u64()?, SegmentRef(r.u32()?));
+        let (run, core, kind, bucket) = (r.u32()?, r.u16()?, r.u8()?, r.u8()?);
         Ok(Self {
-            log: r.u128()?,
-            epoch: r.u64()?,
-            segment: SegmentRef(r.u32()?),
-            run: r.u32()?,
-            core: r.u16()?,
-            kind: match (r.u8()?, r.u8()?) {
-                (0, _) => SegmentKind::Hot,
-                (1, bucket) => SegmentKind::Cold(bucket),
+            log,
+            epoch,
+            segment,
+            run,
+            core,
+            kind: match kind {
+                0 => SegmentKind::Hot,
+                1 => SegmentKind::Cold(bucket),
+                UNFINISHED => SegmentKind::default(),
                 _ => return Err(Malformed),
             },
+            unfinished: kind == UNFINISHED,
             first_batch: r.u64()?,
             durable_through: r.u64()?,
             opened_wall_us: r.u64()?,

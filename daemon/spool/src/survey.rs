@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use crate::batch::BatchHeader;
 use crate::bytes::{index, len32};
 use crate::disk::Device;
 use crate::index::{IndexItem, IndexWalk, TRAILER, Trailer};
@@ -82,7 +83,7 @@ pub(crate) struct Survey {
     pub(crate) groups: BTreeMap<(u32, u16), Group>,
     pub(crate) damage: Vec<Damage>,
     /// Batches that were never acknowledged and do not count: segment, offset.
-    pub(crate) strike: Vec<(SegmentRef, u32)>,
+    pub(crate) strike: Vec<(SegmentRef, u32, BatchHeader)>,
     /// Whole batches that a mirror's copy lacks: member, segment, offset, bytes.
     pub(crate) heal: Vec<(u16, SegmentRef, u32, Vec<u8>)>,
     pub(crate) newest_wall_us: u64,
@@ -136,7 +137,7 @@ impl Survey {
             quarantined: false,
         };
         found.header = self.header(set, at, &mut found.quarantined)?;
-        let Some(header) = found.header else { return Ok(found) };
+        let Some(header) = found.header.filter(|h| !h.unfinished) else { return Ok(found) };
         let size = index(set.segment_bytes());
         let mut block = vec![0; BLOCK];
         for member in set.column_members(at.column()).into_iter().flatten() {
@@ -177,7 +178,12 @@ impl Survey {
             let mut refuse = |p| refused = Some(problem(device, offset, p));
             match read.ok().map(|()| SegmentHeader::decode(&block, log, at)) {
                 Some(Ok(header)) => {
-                    if best.is_none_or(|b| b.epoch < header.epoch) {
+                    // What was gathered there is given up elsewhere only when all copies of the
+                    // header call it finished.
+                    let newer = |b: SegmentHeader| {
+                        b.epoch < header.epoch || b.epoch == header.epoch && header.unfinished
+                    };
+                    if best.is_none_or(newer) {
                         best = Some(header);
                     }
                 }
@@ -219,7 +225,11 @@ impl Survey {
         let mut all: BTreeMap<u32, Found> = BTreeMap::new();
         for (_, _, found) in &copies {
             for batch in found {
-                all.entry(batch.offset).or_insert(*batch);
+                // Where one copy was struck out and the other not yet, it is struck out again.
+                let known = all.entry(batch.offset).or_insert(*batch);
+                if known.header.is_struck() {
+                    *known = *batch;
+                }
             }
         }
         for batch in all.values() {
@@ -235,7 +245,7 @@ impl Survey {
     }
 
     fn group(&mut self) {
-        for (i, segment) in self.segments.iter().enumerate() {
+        for (i, segment) in self.segments.iter_mut().enumerate() {
             let Some(header) = segment.header else { continue };
             let group = self.groups.entry((header.run, header.core)).or_default();
             group.segments.push(i);
@@ -249,6 +259,7 @@ impl Survey {
                 group.watermark = group.watermark.max(batch.header.durable_through);
                 self.newest_wall_us = self.newest_wall_us.max(batch.header.wall_us);
             }
+            segment.batches.retain(|batch| !batch.header.is_struck());
         }
     }
 
@@ -275,7 +286,7 @@ impl Survey {
                 let segment = &mut self.segments[*i];
                 segment.batches.retain(|b| {
                     if b.header.seq > end {
-                        self.strike.push((segment.at, b.offset));
+                        self.strike.push((segment.at, b.offset, b.header));
                         return false;
                     }
                     true

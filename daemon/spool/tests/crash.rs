@@ -50,6 +50,25 @@ fn many_cores_and_columns_lose_nothing() {
 }
 
 #[test]
+fn crashes_in_a_row_use_no_log_up() {
+    let mut gathered = 0;
+    for seed in 7000..7010 {
+        let (cores, copies) = (1 + seed % 2, 1 + u16::from(seed % 5 == 0));
+        let segments = if seed % 3 == 0 { 5 } else { 9 };
+        let plan = Plan { steps: 6, cores, copies, segments, ..Plan::default() };
+        let mut world = World::new(plan, seed);
+        // Each start opens a fresh segment and writes a little.
+        for _ in 0..40 {
+            world.load();
+            world.cut_and_recover();
+        }
+        gathered += world.gathered;
+        world.settle_all();
+    }
+    assert!(gathered > 10, "segments were put together {gathered} times only");
+}
+
+#[test]
 fn a_device_that_lies_about_syncs_is_noticed() {
     // What lies first shows as damage in one seed and as lost mail in another: mail must be
     // among it.

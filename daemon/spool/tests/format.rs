@@ -83,6 +83,7 @@ fn segment() -> SegmentHeader {
         run: 9,
         core: 1,
         kind: SegmentKind::Cold(2),
+        unfinished: false,
         first_batch: 77,
         durable_through: 75,
         opened_wall_us: 1_700_000_002_000_000,

@@ -158,6 +158,8 @@ fn desk(
         core,
         now_us: ring.now_us(),
         wall_us: ring.wall_us(),
+        records_wall_us: ring.wall_us(),
+        receipt_wall_us: ring.wall_us(),
         machines: inbound::machines(config, orders.tls.is_some()),
         orders,
         log,

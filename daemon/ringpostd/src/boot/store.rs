@@ -105,7 +105,8 @@ fn geometry(config: &Config, cores: usize, places: usize) -> Geometry {
     Geometry {
         node: config.node.id,
         segment_bytes: config.spool.segment_mib.saturating_mul(MIB),
-        segments: config.spool.segments.saturating_mul(logs_each),
+        // And one that no core gets: a start may need it to put nearly empty ones together.
+        segments: config.spool.segments.saturating_mul(logs_each).saturating_add(1),
         copies,
         volatile: config.spool.durability == config::Durability::None,
     }

@@ -218,7 +218,7 @@ fn envelope(
     let open = talk.open.as_ref();
     Envelope {
         id: open.map(|open| open.id).unwrap_or_default(),
-        received_wall_us: desk.wall_us,
+        received_wall_us: desk.receipt_wall_us,
         client: Some(talk.remote),
         local: Some(talk.local),
         proxy: talk.proxy,

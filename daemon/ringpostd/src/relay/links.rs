@@ -152,6 +152,13 @@ impl Relay {
         let Stage::Sending(conn) = job.stage else { return };
         match result {
             Ok(ReadData::Chunk(data)) => job.source.got(chunk, data),
+            Err(ReadError::Damaged) => {
+                if let Some(link) = self.links.get_mut(&conn) {
+                    link.job = None;
+                    link.machine().abandon(desk.now_us, "the content is damaged");
+                }
+                self.damaged(desk, index);
+            }
             Ok(ReadData::Message(_)) | Err(_) => {
                 if let Some(link) = self.links.get_mut(&conn) {
                     link.machine().abandon(desk.now_us, "the content cannot be read");

@@ -384,11 +384,13 @@ impl Relay {
         due.into_iter().chain(ways).min()
     }
 
-    /// Both clocks, now and then: notices steps. Whether time is trusted.
-    pub fn tick(&mut self, core: &mut Core<ToCore>, desk: &mut Desk) -> bool {
-        self.wall.tick(desk.now_us, desk.wall_us);
-        self.probe(core, desk);
-        self.wall.trusted()
+    /// Both clocks, at each turn that has a new time: notices steps before anything is written
+    /// with the time after one.
+    pub fn watch_clock(&mut self, desk: &mut Desk) {
+        let (now_us, wall_us) = (desk.now_us, desk.wall_us);
+        self.wall.tick(now_us, wall_us);
+        desk.records_wall_us = self.wall.for_records(now_us, wall_us);
+        desk.receipt_wall_us = self.wall.for_receipt(now_us, wall_us);
     }
 
     /// The clock is vouched for.

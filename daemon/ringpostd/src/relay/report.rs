@@ -115,7 +115,7 @@ fn report_envelope(
     Envelope {
         id,
         parent: Some(parent),
-        received_wall_us: desk.wall_us,
+        received_wall_us: desk.receipt_wall_us,
         config_generation: desk.orders.generation,
         mail: MailFrom {
             smtputf8: notification.smtputf8,

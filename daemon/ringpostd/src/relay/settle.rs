@@ -134,7 +134,8 @@ impl Relay {
         let results = Self::deferrals(job, envelope);
         let next_wall_us = desk.wall_us.saturating_add(wait_us);
         let _ = desk.log.defer(job.id, next_wall_us, tries, job.tier, results, desk.now_us);
-        let outcome = if job.unreachable {
+        // What was handed out as expired, and may not expire, was sent beside the queue's order.
+        let outcome = if job.unreachable && !job.work.expired {
             Outcome::Unreachable
         } else {
             let due_us = desk.now_us.saturating_add(wait_us);

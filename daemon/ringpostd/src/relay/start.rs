@@ -118,12 +118,23 @@ impl Relay {
 
     /// The log reads nothing now, or never will: `Unknown` is a message that is gone.
     fn unreadable(&mut self, desk: &mut Desk, index: usize, error: &ReadError) {
-        if *error != ReadError::Unknown {
-            return self.put_off(desk, index);
+        match error {
+            ReadError::Unknown => {
+                let job = self.remove(index);
+                self.queue.finished(job.handle(), desk.now_us, Outcome::Done, &self.wall, 0);
+                self.unname(job.work.message);
+            }
+            ReadError::Damaged => self.damaged(desk, index),
+            ReadError::Busy | ReadError::Disk(_) => self.put_off(desk, index),
         }
+    }
+
+    /// What stands in the log does not check, on no copy: it waits for the operator.
+    pub(super) fn damaged(&mut self, desk: &mut Desk, index: usize) {
         let job = self.remove(index);
-        self.queue.finished(job.handle(), desk.now_us, Outcome::Done, &self.wall, 0);
-        self.unname(job.work.message);
+        let text = format!("message {} cannot be read: frozen", job.id);
+        desk.tell(&Event::Alarmed(Alarm::Corruption, &text));
+        self.queue.finished(job.handle(), desk.now_us, Outcome::Hold, &self.wall, 0);
     }
 
     pub(super) fn loaded(
@@ -150,12 +161,7 @@ impl Relay {
                 self.unname(job.work.message);
             }
             Err(ReadError::Busy | ReadError::Disk(_)) => self.put_off(desk, index),
-            Err(ReadError::Damaged) => {
-                let job = self.remove(index);
-                let text = format!("message {} cannot be read: frozen", job.id);
-                desk.tell(&Event::Alarmed(Alarm::Corruption, &text));
-                self.queue.finished(job.handle(), desk.now_us, Outcome::Hold, &self.wall, 0);
-            }
+            Err(ReadError::Damaged) => self.damaged(desk, index),
         }
     }
 
@@ -400,7 +406,7 @@ impl Relay {
     }
 
     /// Asks the hosts of static routes what they offer, at start and when that was forgotten.
-    pub(super) fn probe(&mut self, core: &mut Core<ToCore>, desk: &mut Desk) {
+    pub fn probe(&mut self, core: &mut Core<ToCore>, desk: &mut Desk) {
         let first = self.probed_us == 0;
         if self.draining || desk.core != 0 {
             return;

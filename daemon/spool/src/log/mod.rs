@@ -29,7 +29,8 @@ use crate::message::Envelope;
 use crate::segment::{SegmentKind, SegmentRef};
 
 pub use changes::ChangeError;
-pub(crate) use reads::{refresh, stored};
+pub(crate) use reads::{carry, refresh, stored};
+pub(crate) use sweep::is_current;
 pub use transactions::{Flow, OpenKind, Refusal, Transaction, TransactionError};
 
 use batches::{Effect, Flight, Item};

@@ -280,6 +280,14 @@ pub(crate) fn stored(body: &[u8]) -> Option<StoredMessage> {
     })
 }
 
+/// What a copy says of the tries so far: the DEFER that said it is left behind.
+pub(crate) fn carry(envelope: &mut Envelope, live: &Live) {
+    for r in &mut envelope.recipients {
+        r.tries = r.tries.max(live.tries);
+    }
+    envelope.next_wall_us = u64::from(live.next_wall_s) * 1_000_000;
+}
+
 /// The envelope with what became of it since it was written.
 pub(crate) fn refresh(envelope: &mut Envelope, live: &Live, defer: Option<&Defer>) {
     envelope.flags = envelope.flags & !crate::message::flags::HELD | live.flags();

@@ -466,6 +466,7 @@ impl<B: Buffer> Log<B> {
             run: self.run,
             core: self.core,
             kind,
+            unfinished: false,
             first_batch: self.next_seq,
             durable_through: self.durable_through,
             opened_wall_us: wall_us,

@@ -480,10 +480,7 @@ impl<B: Buffer> Log<B> {
                 };
                 let mut stored = *stored;
                 super::reads::refresh(&mut stored.envelope, live, None);
-                for r in &mut stored.envelope.recipients {
-                    r.tries = r.tries.max(live.tries);
-                }
-                stored.envelope.next_wall_us = u64::from(live.next_wall_s) * 1_000_000;
+                super::reads::carry(&mut stored.envelope, live);
                 let (copy, from) = (live.copy.saturating_add(1), live.segment);
                 let mut envelope = Vec::with_capacity(512);
                 stored.envelope.encode(&mut envelope);
@@ -617,7 +614,7 @@ impl<B: Buffer> Log<B> {
 }
 
 /// Nothing later took its place: a change copied forward is read after its successors.
-fn is_current(change: &Change, live: &Live) -> bool {
+pub(crate) fn is_current(change: &Change, live: &Live) -> bool {
     match change {
         Change::Hold(_) => live.is_held(),
         Change::Release(_) => !live.is_held(),

@@ -96,6 +96,7 @@ pub(crate) struct World {
     replaced: HashMap<TransactionId, TransactionId>,
     pub moved: u64,
     pub forwarded: u64,
+    pub gathered: usize,
     rescued: bool,
 }
 
@@ -131,6 +132,7 @@ impl World {
             replaced: HashMap::new(),
             moved: 0,
             forwarded: 0,
+            gathered: 0,
             rescued: false,
         };
         world.start();
@@ -144,6 +146,7 @@ impl World {
         let found = recover(set, options, &mut |_, _| {}).unwrap();
         self.check(&found);
         self.rescued = found.report.rescued > 0;
+        self.gathered += found.report.gathered;
         self.run = found.run;
         let config =
             LogConfig { commit_wait_us: 1_000_000, hot_age_us: 2_000_000, ..LogConfig::default() };
@@ -504,6 +507,32 @@ impl World {
                     self.cores[core].log.abort(tx);
                 }
             }
+        }
+    }
+
+    /// Everything that waits can be settled: the log is not stuck.
+    pub(crate) fn settle_all(&mut self) {
+        for core in &mut self.cores {
+            core.disk.faults = Faults { latency_us_max: 10, ..Faults::default() };
+        }
+        for round in 0..2000 {
+            let waiting: Vec<TransactionId> = self
+                .known
+                .iter()
+                .filter(|(_, k)| k.acknowledged && !k.is_over() && !k.may_be_over())
+                .map(|(id, _)| *id)
+                .collect();
+            for id in waiting {
+                let core = self.known[&id].core;
+                let token = self.token(id, None);
+                let log = &mut self.cores[core].log;
+                log.done_all(id, RecipientState::Delivered, Some(token), self.now_us).unwrap();
+            }
+            self.pass(20_000);
+            if self.known.values().all(|k| k.is_over() || !k.acknowledged) {
+                return;
+            }
+            assert!(round < 1999, "the log is stuck: {:?}", self.cores[0].log.stats());
         }
     }
 

@@ -22,7 +22,7 @@ section! {
     "spool" One Restart pub struct SpoolConfig {
         /// Directories or block devices that hold the logs; cores take turns in using them.
         places: Vec<PathBuf> = Required, FREE;
-        /// Segments of each core's log.
+        /// Segments of each core's log; a device has one more.
         segments: u32 = default("64"),
             within(limits::SEGMENTS_MIN, limits::SEGMENTS_MAX, "segments");
         /// Size of one segment.
