@@ -38,6 +38,8 @@ const CHORES: u64 = 3;
 const LINES_US: u64 = 100_000;
 /// How often that is.
 const CHORES_US: u64 = 500_000;
+/// While the daemon drains, sessions are looked at so often.
+const DRAIN_LOOK_US: u64 = 50_000;
 
 /// Sessions of each core, so that a full one finds the least loaded.
 pub type Loads = Arc<[AtomicU32]>;
@@ -65,6 +67,8 @@ pub struct Shard {
     /// When the house was last told of log lines.
     lines_told_us: u64,
     draining: bool,
+    draining_since_us: u64,
+    hurried_us: u64,
     log_closed: bool,
 }
 
@@ -91,6 +95,8 @@ impl Shard {
             work_due_us: u64::MAX,
             lines_told_us: 0,
             draining: false,
+            draining_since_us: 0,
+            hurried_us: 0,
             log_closed: false,
         }
     }
@@ -261,14 +267,20 @@ impl Shard {
         for listener in std::mem::take(&mut self.listeners) {
             core.close_listener(listener);
         }
-        for slot in &mut self.slots {
-            if let Slot::Client(session) = slot {
-                session.shutdown(core, &mut self.desk);
-            }
-        }
+        self.draining_since_us = core.now_us();
+        self.drain_sessions(core);
         self.relay.drain(core, &mut self.desk);
         let limit = self.desk.config().timeouts_in.drain_s.us();
         core.set_timer(core.now_us().saturating_add(limit), DRAIN);
+    }
+
+    fn drain_sessions(&mut self, core: &mut Core<ToCore>) {
+        let since_us = self.draining_since_us;
+        for slot in &mut self.slots {
+            if let Slot::Client(session) = slot {
+                session.drain(core, &mut self.desk, since_us);
+            }
+        }
     }
 
     /// Whatever is still open is cut: its mail was not answered 250, or is in the log.
@@ -395,7 +407,13 @@ impl Shard {
     fn chores(&mut self, core: &mut Core<ToCore>) {
         self.relay.probe(core, &mut self.desk);
         self.publish();
-        if self.draining {
+        if !self.draining {
+            core.set_timer(core.now_us() + CHORES_US, CHORES);
+            return;
+        }
+        self.drain_sessions(core);
+        if core.now_us() >= self.hurried_us.saturating_add(CHORES_US) {
+            self.hurried_us = core.now_us();
             // Whoever has heard its 421 and does not close its side is not waited for.
             for slot in &mut self.slots {
                 if let Slot::Client(session) = slot {
@@ -403,7 +421,7 @@ impl Shard {
                 }
             }
         }
-        core.set_timer(core.now_us() + CHORES_US, CHORES);
+        core.set_timer(core.now_us() + DRAIN_LOOK_US, CHORES);
     }
 
     /// Lines leave for the files together, but not late.

@@ -32,6 +32,10 @@ pub use facts::machines;
 
 /// Octets of replies a client may leave unread before we stop reading from it.
 const UNREAD_MAX: usize = 64 << 10;
+/// While the daemon drains: who was not heard for so long is told to come back later ...
+const DRAIN_SILENT_US: u64 = 300_000;
+/// ... and so is everybody after this time.
+const DRAIN_TALK_US: u64 = 1_200_000;
 
 /// One session.
 #[derive(Debug)]
@@ -46,6 +50,10 @@ pub struct Session {
     proxy: Option<Vec<u8>>,
     timer_us: u64,
     closing: bool,
+    /// When the client was heard last.
+    heard_us: u64,
+    /// Told that the daemon stops.
+    leaving: bool,
     /// It was closing when it was looked at last.
     hurried: bool,
     eof: bool,
@@ -83,6 +91,8 @@ impl Session {
             proxy: None,
             timer_us: u64::MAX,
             closing: false,
+            heard_us: desk.now_us,
+            leaving: false,
             hurried: false,
             eof: false,
         };
@@ -146,6 +156,7 @@ impl Session {
         if self.closing {
             return;
         }
+        self.heard_us = desk.now_us;
         if self.proxy.is_some() {
             return self.proxy_header(core, desk, bytes);
         }
@@ -418,9 +429,13 @@ impl Session {
         self.machine.broken(&mut host);
     }
 
-    /// The daemon stops: 421 as soon as no message is under way.
-    pub fn shutdown(&mut self, core: &mut Core<ToCore>, desk: &mut Desk) {
-        if !self.closing {
+    /// The daemon stops since `since_us`; called now and then. Who talks may end what he came
+    /// for, for a while; whoever is silent hears 421 as soon as no message is under way.
+    pub fn drain(&mut self, core: &mut Core<ToCore>, desk: &mut Desk, since_us: u64) {
+        let silent = desk.now_us >= self.heard_us.saturating_add(DRAIN_SILENT_US);
+        let late = desk.now_us >= since_us.saturating_add(DRAIN_TALK_US);
+        if !self.closing && !self.leaving && (silent || late) {
+            self.leaving = true;
             self.with_machine(core, desk, |machine, host| {
                 machine.shutdown(host.desk.now_us, host);
             });
