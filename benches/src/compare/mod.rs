@@ -106,16 +106,16 @@ pub fn run(plan: &Plan, plans: &Path, stop: OwnedFd) -> io::Result<Report> {
     let mut meter = Meter::new(plan.fifo, [plan.server_cpu, plan.source_cpu], device, stop);
     meter.progress = io::stderr().is_terminal();
     let runs = plan.runs();
-    let of_server = |server: &Server| runs.iter().filter(|run| run.is_for(&server.group)).count();
+    let of_server = |server: &Server| runs.iter().filter(|run| run.is_for(Some(server))).count();
     let bursts_a_round: usize = plan.servers.iter().map(of_server).sum();
-    let floor = if plan.floor { runs.len() } else { 0 };
+    let of_floor = runs.iter().filter(|run| plan.floor && run.is_for(None)).count();
     let mut bench = Bench {
         plan,
         plans,
         report: Report::new(plan, &meter)?,
         meter,
         folder,
-        bursts_all: plan.rounds * (bursts_a_round + floor),
+        bursts_all: plan.rounds * (bursts_a_round + of_floor),
         bursts_done: 0,
         started: Instant::now(),
     };
@@ -176,8 +176,7 @@ impl<'a> Bench<'a> {
             self.probe_sync(server, &running, &mut hop)?;
         }
         for run in self.plan.runs() {
-            let group = server.map_or(FLOOR_NAME, |server| &server.group);
-            if !run.is_for(group) || self.meter.stopped() {
+            if !run.is_for(server) || self.meter.stopped() {
                 continue;
             }
             self.burst(server, &running, &mut hop, &run.arguments(server, self.plan.warm_up_s))?;

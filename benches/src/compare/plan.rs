@@ -76,6 +76,9 @@ pub struct Load {
     /// Servers that get it, by group; empty: all.
     #[serde(default)]
     pub groups: Vec<String>,
+    /// The floor gets it, too: not what it cannot do, such as TLS.
+    #[serde(default = "yes")]
+    pub floor: bool,
 }
 
 /// A server.
@@ -90,7 +93,8 @@ pub struct Server {
     #[serde(default)]
     pub role: Role,
     /// A line for `sh -c` that runs it in the foreground. `{port}`, `{folder}` (its own, in the
-    /// place), `{sink}` (host:port) and `{plans}` (the folder of the plan) are filled in.
+    /// place), `{sink}` (host:port), `{plans}` (the folder of the plan) and `{programs}` (that of
+    /// mxbench) are filled in.
     pub command: String,
     /// Where it listens: a port of 127.0.0.1.
     pub port: u16,
@@ -100,6 +104,9 @@ pub struct Server {
     /// How it keeps what it accepts, in words.
     #[serde(default)]
     pub sync: String,
+    /// Loads that are not for it, by name.
+    #[serde(default)]
+    pub without: Vec<String>,
     /// Sessions it can bear.
     #[serde(default)]
     pub sessions_max: Option<u32>,
@@ -166,6 +173,8 @@ pub struct Run {
     pub arguments: Vec<String>,
     /// Servers that get it, by group; empty: all.
     pub groups: Vec<String>,
+    /// The floor gets it, too.
+    pub floor: bool,
 }
 
 impl Run {
@@ -183,9 +192,11 @@ impl Run {
         [&words.concat()[..], &self.arguments, own].concat()
     }
 
-    /// Whether servers of a group get it.
-    pub fn is_for(&self, group: &str) -> bool {
-        self.groups.is_empty() || group == FLOOR_NAME || self.groups.iter().any(|g| g == group)
+    /// Whether a server (`None`: the floor) gets it.
+    pub fn is_for(&self, server: Option<&Server>) -> bool {
+        let Some(server) = server else { return self.floor };
+        let group = self.groups.is_empty() || self.groups.contains(&server.group);
+        group && !server.without.contains(&self.family)
     }
 }
 
@@ -220,6 +231,7 @@ impl Plan {
             sessions,
             arguments: load.arguments.clone(),
             groups: load.groups.clone(),
+            floor: load.floor,
         };
         self.loads
             .iter()
@@ -235,6 +247,7 @@ impl Plan {
             .replace("{port}", &server.port.to_string())
             .replace("{folder}", &folder)
             .replace("{plans}", &plans.display().to_string())
+            .replace("{programs}", &programs())
             .replace("{sink}", &sink.map_or_else(String::new, |sink| sink.to_string()))
     }
 
@@ -314,6 +327,12 @@ impl Plan {
     }
 }
 
+/// The folder of our own programs.
+fn programs() -> String {
+    let own = std::env::current_exe().unwrap_or_default();
+    own.parent().unwrap_or_else(|| Path::new(".")).display().to_string()
+}
+
 fn json(mut value: Value<'_>) -> serde_json::Value {
     match value.take() {
         ValueInner::String(text) => text.into_owned().into(),
@@ -333,7 +352,7 @@ mod tests {
 
     const PLAN: &str = "title = 'two'\nrounds = 2\n[[load]]\nname = 'many'\nsessions = [1, 8]\n\
         [[load]]\nname = 'one'\nmessages_per_connection = 1\ngroups = ['accept']\n\
-        [[server]]\nname = 'a'\ngroup = 'accept'\nrole = 'ours'\nport = 2599\n\
+        [[server]]\nname = 'a'\ngroup = 'accept'\nrole = 'ours'\nport = 1\n\
         command = 'exec sh -c {port}:{folder}:{sink}'\nsessions_max = 4\narguments = ['--x']\n";
 
     #[test]
@@ -345,11 +364,16 @@ mod tests {
         let words = run.arguments(Some(&plan.servers[0]), 0.5).join(" ");
         let expected = "--size 4096 --messages-per-connection 20 --sessions 4 --duration 0.5 --x";
         assert_eq!(words, expected);
-        assert!(plan.runs()[2].is_for("accept") && !plan.runs()[2].is_for("relay"));
+        let mut other = plan.servers[0].clone();
+        assert!(run.is_for(Some(&other)) && run.is_for(None));
+        other.group = "relay".to_owned();
+        assert!(run.is_for(Some(&other)) && !plan.runs()[2].is_for(Some(&other)));
+        other.without = vec!["many".to_owned()];
+        assert!(!run.is_for(Some(&other)));
         let sink = Some("127.0.0.1:7".parse().unwrap());
         let command = plan.command(&plan.servers[0], sink, Path::new("/plans"));
         assert!(
-            command.starts_with("exec sh -c 2599:") && command.ends_with("mxbench-a:127.0.0.1:7")
+            command.starts_with("exec sh -c 1:") && command.ends_with("mxbench-a:127.0.0.1:7")
         );
         assert_eq!(plan.check(Path::new("/plans")), Vec::<String>::new());
     }
@@ -371,6 +395,6 @@ mod tests {
         assert!(with("name = 'a'", "name = 'floor'").contains("taken"));
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = taken.local_addr().unwrap().port().to_string();
-        assert!(with("2599", &port).contains("something listens"));
+        assert!(with("port = 1", &format!("port = {port}")).contains("something listens"));
     }
 }

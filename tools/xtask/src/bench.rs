@@ -1,5 +1,6 @@
 //! `./x bench`: the floor, the daemon discarding, and the daemon keeping every message, in turn on
-//! one processor with the load on another.
+//! one processor with the load on another; `./x bench peers` and `./x bench runtimes` carry out the
+//! plans of these names in `benches/plans`, `./x bench micro` counts instructions.
 //!
 //! *Failure*: a port in use or a program that does not start is named.
 
@@ -10,8 +11,66 @@ use std::process::Command;
 /// How a server is run, and what its route does with the mail.
 const SERVERS: [(&str, u16, &str); 2] = [("discard", 2581, "at_once"), ("durable", 2582, "logged")];
 
-/// Runs it; `more` goes to `mxbench measure` (`--help` there).
+/// Runs it; `more` goes to `mxbench measure`, behind the name of a plan to `mxbench compare`
+/// (`--help` there).
 pub(crate) fn bench(more: &[String]) -> Result<(), String> {
+    match more.split_first() {
+        Some((first, more)) if first == "peers" => peers(more),
+        Some((first, more)) if first == "runtimes" => runtimes(more),
+        Some((first, more)) if first == "micro" => {
+            let words = ["bench", "--quiet", "--package", "mxbench", "--bench", "micro", "--"];
+            run(Command::new("cargo").args(words).args(more))
+        }
+        _ => measure(more),
+    }
+}
+
+/// The place of all spools: a file system of its own, because those of others differ in what a
+/// flush costs on them. MiB.
+const PLACE_MIB: &str = "4096";
+
+fn peers(more: &[String]) -> Result<(), String> {
+    let own_place = !more.iter().any(|word| word == "--place" || word == "--check");
+    let place = Path::new("var").join("bench").join("place");
+    let tool = "benches/peers/place";
+    if own_place {
+        fs::create_dir_all("var/bench").map_err(|e| format!("cannot make var/bench: {e}"))?;
+        run(Command::new(tool).arg("make").arg(&place).arg(PLACE_MIB))?;
+    }
+    let result = compare("peers", more);
+    if own_place {
+        run(Command::new(tool).arg("drop").arg(&place))?;
+    }
+    result
+}
+
+fn runtimes(more: &[String]) -> Result<(), String> {
+    let words = ["build", "--release", "--quiet", "--package", "mxbench", "--example", "runtimes"];
+    run(Command::new("cargo").args(words))?;
+    compare("runtimes", more)
+}
+
+/// Carries out a plan; its JSON and its page go to `var/bench`, where nothing else is said.
+fn compare(plan: &str, more: &[String]) -> Result<(), String> {
+    fs::create_dir_all("var/bench").map_err(|e| format!("cannot make var/bench: {e}"))?;
+    let me = std::env::current_exe().map_err(|e| format!("cannot find my programs: {e}"))?;
+    let mut command = Command::new(me.with_file_name("mxbench"));
+    command.args(["compare", &format!("benches/plans/{plan}.toml")]);
+    for (flag, ending) in [("--json", "json"), ("--html", "html")] {
+        if !more.iter().any(|word| word == flag) {
+            command.args([flag, &format!("var/bench/{plan}.{ending}")]);
+        }
+    }
+    run(command.args(more))
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let status = command.status().map_err(|e| format!("cannot start {name}: {e}"))?;
+    if status.success() { Ok(()) } else { Err(format!("{name}: {status}")) }
+}
+
+fn measure(more: &[String]) -> Result<(), String> {
     let me = std::env::current_exe().map_err(|e| format!("cannot find my programs: {e}"))?;
     let programs = me.parent().expect("a program lies in a folder").to_path_buf();
     let folder = Path::new("var").join("bench");
