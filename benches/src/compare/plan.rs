@@ -372,9 +372,7 @@ mod tests {
         assert!(!run.is_for(Some(&other)));
         let sink = Some("127.0.0.1:7".parse().unwrap());
         let command = plan.command(&plan.servers[0], sink, Path::new("/plans"));
-        assert!(
-            command.starts_with("exec sh -c 1:") && command.ends_with("mxbench-a:127.0.0.1:7")
-        );
+        assert!(command.starts_with("exec sh -c 1:") && command.ends_with("mxbench-a:127.0.0.1:7"));
         assert_eq!(plan.check(Path::new("/plans")), Vec::<String>::new());
     }
 
