@@ -26,6 +26,8 @@ use super::{Alarm, Content, Event, Health, Log, Previous};
 /// Encoded envelopes whose memory is used again, and how large one of them may be.
 const ENVELOPES_KEPT: usize = 64;
 const ENVELOPE_KEPT_BYTES: usize = 4096;
+/// Chunks whose memory is used again.
+const CHUNKS_KEPT: usize = 16;
 
 /// A message whose transaction is committed.
 #[derive(Debug)]
@@ -334,6 +336,11 @@ impl<B: Buffer> Log<B> {
                 builder.put(RecordKind::Chunk, &[&head.to_bytes(), &c.data]);
                 let (slot, generation, memory) = (c.slot, c.generation, c.data.len());
                 builder.effects.push(Effect::Chunk { slot, generation, memory, head });
+                if self.chunks.len() < CHUNKS_KEPT {
+                    let mut data = c.data;
+                    data.clear();
+                    self.chunks.push(data);
+                }
             }
             Item::Change(c) => self.put_change(builder, c),
             Item::Forward(f) => {

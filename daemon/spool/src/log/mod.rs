@@ -333,8 +333,9 @@ pub struct Log<B> {
     reserved: u64,
     paused: bool,
 
-    /// Memory of encoded envelopes and of batches' effects, to be used again.
+    /// Memory of encoded envelopes, of chunks and of batches' effects, to be used again.
     envelopes: Vec<Vec<u8>>,
+    chunks: Vec<Vec<u8>>,
     effects: Vec<Vec<Effect>>,
     waiting: VecDeque<Item>,
     waiting_bytes: usize,
@@ -416,6 +417,7 @@ impl<B: Buffer> Log<B> {
             reserved: 0,
             paused: false,
             envelopes: Vec::new(),
+            chunks: Vec::new(),
             effects: Vec::new(),
             waiting: VecDeque::new(),
             waiting_bytes: 0,

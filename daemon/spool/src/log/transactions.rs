@@ -217,11 +217,13 @@ impl<B: Buffer> Log<B> {
         }
         let mut rest = bytes;
         let mut items = Vec::new();
+        let mut chunks = std::mem::take(&mut self.chunks);
+        let t = self.tx(tx)?;
         while !rest.is_empty() {
             let limit = if memory_short { CHUNK_BYTES / 4 } else { BODY_INLINE_MAX };
             let room = limit.saturating_sub(t.body.len());
             if room == 0 {
-                items.push(t.cut()?);
+                items.push(t.cut(&mut chunks)?);
                 continue;
             }
             let (now, later) = rest.split_at(rest.len().min(room));
@@ -232,6 +234,7 @@ impl<B: Buffer> Log<B> {
             t.body.extend_from_slice(now);
             rest = later;
         }
+        self.chunks = chunks;
         self.reserved += grown;
         self.memory += bytes.len();
         for (id, part, data) in items {
@@ -417,14 +420,18 @@ impl Tx {
     }
 
     /// Cuts the body in memory off as a chunk.
-    fn cut(&mut self) -> Result<(TransactionId, u32, Vec<u8>), TransactionError> {
+    /// `spare` is memory of chunks that were written.
+    fn cut(
+        &mut self,
+        spare: &mut Vec<Vec<u8>>,
+    ) -> Result<(TransactionId, u32, Vec<u8>), TransactionError> {
         if self.parts >= CHUNKS_MAX {
             return Err(TransactionError::TooLarge);
         }
         let part = self.parts;
         self.parts += 1;
         self.chunks_waiting += 1;
-        Ok((self.id, part, std::mem::take(&mut self.body)))
+        Ok((self.id, part, std::mem::replace(&mut self.body, spare.pop().unwrap_or_default())))
     }
 }
 
