@@ -15,6 +15,7 @@ mod config;
 mod dialogs;
 mod engine;
 mod hints;
+mod ladder;
 mod limits;
 mod logs;
 mod mx;

@@ -25,7 +25,7 @@ fn answered() -> (Bed, Gate) {
 }
 
 /// Connects, reads to the end, says QUIT if asked to; what was read.
-fn hear(server: &str, quit: bool) -> std::io::Result<String> {
+pub(super) fn hear(server: &str, quit: bool) -> std::io::Result<String> {
     let server: IpAddr = server.parse().expect("an address");
     let mut stream = TcpStream::connect_timeout(&(server, 25).into(), Duration::from_secs(30))?;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
@@ -39,7 +39,7 @@ fn hear(server: &str, quit: bool) -> std::io::Result<String> {
     Ok(String::from_utf8(text).expect("ASCII"))
 }
 
-fn in_client<T: Send>(bed: &Bed, work: impl FnOnce() -> T + Send) -> T {
+pub(super) fn in_client<T: Send>(bed: &Bed, work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             enter(&bed.names.client);

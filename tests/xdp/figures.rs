@@ -5,13 +5,13 @@ use std::time::Instant;
 
 use aya::maps::{Array, ProgramArray};
 use aya::programs::{Xdp, loaded_programs};
-use aya::{Ebpf, TestRun, TestRunOptions};
+use aya::{Ebpf, TestRun, TestRunAttrs, TestRunOptions};
 use ebpf_common::entry::Action;
 use ebpf_common::packet::Address;
 use gate::{Gate, Set, Table};
 use nix::sys::resource::{UsageWho, getrusage};
 
-use super::bed::{Bed, Lists, able, accept, settings};
+use super::bed::{Bed, Lists, able, accept, count, run, settings};
 use super::frames::{ACK, SYN, frame};
 
 static STRIDE: &[u8] = aya::include_bytes_aligned!("../../ebpf/filter/stride.bpf.o");
@@ -35,17 +35,39 @@ impl Stride {
         let mut stride = Self { ebpf, gap_ns: 0 };
         let floor = stride.run(&frame("11.0.0.1", "10.77.0.1", SYN).octets(), 0x0b00_0000, 1 << 20);
         stride.gap_ns = floor;
+        stride
+    }
+
+    /// From now on it goes on to the filter.
+    fn aim(&mut self) {
         let newest = loaded_programs()
             .filter_map(Result::ok)
             .filter(|info| info.name_as_str() == Some("ringpost"))
             .max_by_key(|info| info.id())
             .expect("the filter is loaded");
-        let next = stride.ebpf.take_map("NEXT").expect("there");
+        let next = self.ebpf.take_map("NEXT").expect("there");
         let mut next = ProgramArray::try_from(next).expect("a table of programs");
         next.set(0, &newest.fd().expect("a descriptor"), 0).expect("set");
         // The table is emptied with its last descriptor.
         std::mem::forget(next);
-        stride
+    }
+
+    /// Nanoseconds a frame that goes its way, as received by the loopback interface: the best of
+    /// five. A frame that is too short for the generator is dropped by it.
+    fn live(&mut self, octets: &[u8]) -> u128 {
+        let mut best = u128::MAX;
+        for round in 1..=5_u64 {
+            let map = self.ebpf.map_mut("STATE").expect("there");
+            let mut state: Array<_, [u64; 3]> = Array::try_from(map).expect("an array");
+            state.set(0, [round, 0x0b00_0000, 1023], 0).expect("set");
+            let program: &Xdp =
+                self.ebpf.program("stride").expect("there").try_into().expect("XDP");
+            let attrs = TestRunAttrs::new().xdp_live_frames(64);
+            let data_in = Some(octets);
+            let options = TestRunOptions { data_in, repeat: RUNS, attrs, ..Default::default() };
+            best = best.min(program.test_run(options).expect("ran").duration.as_nanos());
+        }
+        best
     }
 
     /// Nanoseconds a run over `count` sources from `first`, the best of five.
@@ -133,6 +155,7 @@ fn verdicts() {
     println!("swap of 1,000,000 hosts and 10,000 networks, ms and CPU ms: {times:?}");
     println!("kernel memory held by the set: {} MB", held / 1_000_000);
     let mut stride = Stride::new();
+    stride.aim();
     println!("floor (trial run, generator): {} ns, taken off below", stride.gap_ns);
     let syn = |from: &str| frame(from, "10.77.0.1", SYN).octets();
     let at = 0x0b00_0000;
@@ -162,4 +185,42 @@ fn verdicts() {
     let mut udp = f.octets();
     udp[23] = 17;
     stride.line("UDP, answer off", &udp, at, 1 << 10);
+}
+
+/// Frames that are made, dropped by the generator, by nftables, by the filter: one after the
+/// other in one run, from 1,024 listed sources.
+#[test]
+#[ignore = "a measurement: prints figures, judges nothing"]
+fn beside_nftables() {
+    assert!(able());
+    let _bed = Bed::new();
+    let elements: Vec<String> = (0..100_000_u32)
+        .map(|n| std::net::Ipv4Addr::from_bits(0x0b00_0000 + n).to_string())
+        .collect();
+    let rules = format!(
+        "table netdev t {{\n set s {{ type ipv4_addr; elements = {{ {} }} }}\n chain c {{ type \
+         filter hook ingress device lo priority 0; tcp dport 25 ip saddr @s counter drop; }}\n}}\n",
+        elements.join(", ")
+    );
+    let file = std::env::temp_dir().join(format!("ringpost-nft-{}", std::process::id()));
+    fs::write(&file, rules).expect("written");
+    run(&format!("nft -f {}", file.display()));
+    fs::remove_file(&file).expect("removed");
+    let mut gate = Gate::load(None).expect("loaded");
+    gate.attach(&settings(&[], Action::Drop)).expect("settings");
+    gate.swap(&Set::read(&big(Action::Drop)).expect("sound")).expect("swapped");
+    let mut stride = Stride::new();
+    let syn = frame("11.0.0.1", "10.77.0.1", SYN).octets();
+    let floor = stride.live(&syn[..20]);
+    let nft = stride.live(&syn);
+    let counted = run("nft list chain netdev t c");
+    let packets = u128::from(RUNS) * 5;
+    assert!(counted.contains(&format!("packets {packets}")), "nft dropped them: {counted}");
+    let dropped = count(&gate, "dropped");
+    stride.aim();
+    let filter = stride.live(&syn);
+    assert_eq!(u128::from(count(&gate, "dropped") - dropped), packets, "the filter dropped them");
+    let (ours, theirs) = (filter.saturating_sub(floor), nft.saturating_sub(floor));
+    println!("generator {floor} ns; above it: filter {ours} ns, nftables {theirs} ns a SYN");
+    println!("nftables / filter: {}.{}", theirs / ours.max(1), theirs * 10 / ours.max(1) % 10);
 }

@@ -14,10 +14,10 @@ use super::child;
 use super::frames::{SYN, frame};
 
 /// A bpf file system of its own.
-struct Pins(PathBuf);
+pub(super) struct Pins(pub(super) PathBuf);
 
 impl Pins {
-    fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("ringpost-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&path).expect("made");
         run(&format!("mount -t bpf bpf {}", path.display()));

@@ -15,6 +15,8 @@ pub mod limits;
 
 mod text;
 
+mod ladder;
+
 mod request;
 
 mod reply;
@@ -24,6 +26,7 @@ mod codec;
 mod wire;
 
 pub use codec::{Decoder, Frame, TooLong, VERSION};
+pub use ladder::{XdpLine, XdpPage, XdpRequest};
 pub use reply::{
     Core, Failure, FailureCode, Hint, HintsPage, Ledger, LogLevel, MetricsPage, QueueEntry,
     QueueMessage, QueuePage, QueueRecipient, RecipientState, Reloaded, Reply, RunState, Status,

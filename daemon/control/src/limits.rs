@@ -29,6 +29,9 @@ pub const CORES_MAX: usize = 256;
 /// Lines of each kind in a status: listeners, features, alarms.
 pub const STATUS_LINES_MAX: usize = 64;
 
+/// Lines about the ladder.
+pub const LADDER_LINES_MAX: usize = 500;
+
 /// JSON may escape each octet of ordinary text as two.
 const JSON_FACTOR: usize = 2;
 const _: () = assert!(METRICS_OCTETS_MAX * JSON_FACTOR < REPLY_OCTETS_MAX);
@@ -36,6 +39,7 @@ const _: () = assert!(
     RECIPIENTS_SHOWN_MAX * (2 * ADDRESS_OCTETS_MAX + LINE_OCTETS_MAX) < REPLY_OCTETS_MAX,
     "the largest message detail of unescaped text fits; write_reply answers for the rest"
 );
+const _: () = assert!(LADDER_LINES_MAX * 2 * LINE_OCTETS_MAX < REPLY_OCTETS_MAX);
 const _: () = assert!(QUEUE_PAGE_MAX * 4 * ADDRESS_OCTETS_MAX < REPLY_OCTETS_MAX);
 const _: () = assert!(
     HINTS_PAGE_MAX * (ADDRESS_OCTETS_MAX + LINE_OCTETS_MAX + HINT_FIELDS_MAX * 2 * NAME_OCTETS_MAX)

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::ladder::XdpPage;
 use crate::limits::{
     ADDRESS_OCTETS_MAX, CORES_MAX, HINT_FIELDS_MAX, HINTS_PAGE_MAX, ID_OCTETS_MAX, LINE_OCTETS_MAX,
     METRICS_OCTETS_MAX, NAME_OCTETS_MAX, QUEUE_PAGE_MAX, RECIPIENTS_SHOWN_MAX, STATUS_LINES_MAX,
@@ -51,6 +52,8 @@ pub enum Reply {
     Hints(HintsPage),
     /// To `hints-get` and `hints-set`.
     Hint(Hint),
+    /// To `xdp`.
+    Xdp(XdpPage),
 }
 
 /// Why it could not be done.

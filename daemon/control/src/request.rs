@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::ladder::XdpRequest;
 use crate::limits::{ADDRESS_OCTETS_MAX, HINT_FIELDS_MAX, ID_OCTETS_MAX, NAME_OCTETS_MAX};
 use crate::text::{List, Text};
 
@@ -54,6 +55,8 @@ pub enum Request {
     },
     /// Drop what has expired.
     HintsTidy,
+    /// The ladder and its filter.
+    Xdp(XdpRequest),
 }
 
 impl Request {
@@ -75,12 +78,16 @@ impl Request {
             Self::HintsDelete(_) => "hints-delete",
             Self::HintsSet { .. } => "hints-set",
             Self::HintsTidy => "hints-tidy",
+            Self::Xdp(_) => "xdp",
         }
     }
 
     /// Whether it only looks: such requests may be allowed to more users.
     #[must_use]
     pub const fn is_read_only(&self) -> bool {
+        if let Self::Xdp(request) = self {
+            return request.is_read_only();
+        }
         matches!(
             self,
             Self::Version
@@ -97,7 +104,7 @@ impl Request {
 }
 
 /// The requests this version knows, by name.
-pub(crate) const NAMES: [&str; 14] = [
+pub(crate) const NAMES: [&str; 15] = [
     "version",
     "status",
     "ledger",
@@ -112,6 +119,7 @@ pub(crate) const NAMES: [&str; 14] = [
     "hints-delete",
     "hints-set",
     "hints-tidy",
+    "xdp",
 ];
 
 /// Which messages; all conditions must hold. Text conditions are parts of what they look at,

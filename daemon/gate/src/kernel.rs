@@ -56,6 +56,7 @@ pub fn monotonic_s() -> u32 {
     u32::try_from(now.tv_sec()).unwrap_or(u32::MAX)
 }
 
+const CAP_NET_BIND_SERVICE: u32 = 10;
 const CAP_NET_ADMIN: u32 = 12;
 const CAP_BPF: u32 = 39;
 
@@ -67,6 +68,17 @@ const CAP_BPF: u32 = 39;
 /// One of the two was not there to be kept.
 pub fn confine() -> Result<(), Problem> {
     sys::keep_capabilities(&[CAP_NET_ADMIN, CAP_BPF]).map_err(call("capset"))
+}
+
+/// What the mail process keeps beside a gate: the calling thread, and those it makes, may bind low
+/// ports and nothing else. Asks for no more than the process has.
+///
+/// # Errors
+/// Of the system call.
+pub fn keep_low_ports() -> Result<(), Problem> {
+    let result = sys::keep_capabilities(&[CAP_NET_BIND_SERVICE]);
+    let result = result.or_else(|_| sys::keep_capabilities(&[]));
+    result.map_err(call("capset"))
 }
 
 /// The interface's number in this namespace.

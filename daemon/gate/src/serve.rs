@@ -43,6 +43,17 @@ pub fn serve(socket: &OwnedFd, gate: &mut Gate) -> Result<(), Problem> {
     }
 }
 
+/// Answers every request with why there is no filter, until the mail process is gone.
+///
+/// # Errors
+/// Of the socket.
+pub fn refuse(socket: &OwnedFd, why: &Problem) -> Result<(), Problem> {
+    while !receive(socket.as_fd())?.0.is_empty() {
+        Answer::Failed(why.to_string()).send(socket.as_fd())?;
+    }
+    Ok(())
+}
+
 fn done(gate: &mut Gate, request: Request) -> Result<Answer, Problem> {
     match request {
         Request::Attach(settings) => gate.attach(&settings).map(|()| Answer::Done),

@@ -23,6 +23,8 @@ pub enum Kind {
     Dnsbl = 8,
     /// Reserved: clients that have passed the greylist.
     Pass = 9,
+    /// A client that is turned away without being heard.
+    Ban = 10,
     /// Rate of connections.
     RateConnect = 32,
     /// Rate of messages (MAIL commands).
@@ -42,7 +44,7 @@ pub enum Kind {
 }
 
 /// Every kind with its name, as the admin tool writes it.
-const NAMES: [(Kind, &str); 17] = [
+const NAMES: [(Kind, &str); 18] = [
     (Kind::Retry, "retry"),
     (Kind::Health, "health"),
     (Kind::Offers, "offers"),
@@ -52,6 +54,7 @@ const NAMES: [(Kind, &str); 17] = [
     (Kind::Callout, "callout"),
     (Kind::Dnsbl, "dnsbl"),
     (Kind::Pass, "pass"),
+    (Kind::Ban, "ban"),
     (Kind::RateConnect, "rate-connect"),
     (Kind::RateMail, "rate-mail"),
     (Kind::RateRecipient, "rate-recipient"),

@@ -37,6 +37,8 @@ pub mod note;
 
 pub mod standing;
 
+pub mod ban;
+
 mod value;
 
 mod change;

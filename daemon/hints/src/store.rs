@@ -2,6 +2,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use crate::ban::Ban;
 use crate::change::{Change, What};
 use crate::gcra;
 use crate::hash::{Hash, Seed};
@@ -210,6 +211,15 @@ impl<'m> Hints<'m> {
     pub fn offers(&self, key: &[u8], now_us: u64) -> Option<Offers> {
         match self.get(Kind::Offers, key, now_us)?.value {
             Value::Offers(offers) => Some(offers),
+            _ => None,
+        }
+    }
+
+    /// The ban of a client, lapsed or not.
+    #[must_use]
+    pub fn ban(&self, key: &[u8], now_us: u64) -> Option<Ban> {
+        match self.get(Kind::Ban, key, now_us)?.value {
+            Value::Ban(ban) => Some(ban),
             _ => None,
         }
     }

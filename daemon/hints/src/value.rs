@@ -3,6 +3,7 @@
 
 use core::fmt;
 
+use crate::ban::{self, Ban};
 use crate::health::{self, Health};
 use crate::kind::Kind;
 use crate::limits::VALUE_WORDS;
@@ -21,6 +22,7 @@ pub enum Value {
     Offers(Offers),
     Note(Note),
     Standing(Standing),
+    Ban(Ban),
 }
 
 /// A field the admin tool cannot set.
@@ -53,6 +55,7 @@ impl Value {
             Self::Offers(_) => Kind::Offers,
             Self::Note(_) => Kind::Note,
             Self::Standing(_) => Kind::Standing,
+            Self::Ban(_) => Kind::Ban,
         }
     }
 
@@ -63,6 +66,7 @@ impl Value {
             Self::Offers(_) => offers::LAYOUT,
             Self::Note(_) => note::LAYOUT,
             Self::Standing(_) => standing::LAYOUT,
+            Self::Ban(_) => ban::LAYOUT,
         }
     }
 
@@ -90,6 +94,10 @@ impl Value {
                 standing.encode(&mut words);
                 standing::WORDS
             }
+            Self::Ban(ban) => {
+                ban.encode(&mut words);
+                ban::WORDS
+            }
         };
         (words, used)
     }
@@ -102,6 +110,7 @@ impl Value {
             (Kind::Offers, offers::LAYOUT) => Some(Self::Offers(Offers::decode(words))),
             (Kind::Note, note::LAYOUT) => Some(Self::Note(Note::decode(words))),
             (Kind::Standing, standing::LAYOUT) => Some(Self::Standing(Standing::decode(words))),
+            (Kind::Ban, ban::LAYOUT) => Some(Self::Ban(Ban::decode(words))),
             _ => None,
         }
     }
@@ -175,6 +184,14 @@ impl Value {
                 slots.extend(names.into_iter().zip(s.counts.iter_mut().map(Word)));
                 slots
             }
+            Self::Ban(b) => vec![
+                ("until_us", Wide(&mut b.until_us)),
+                ("since_us", Wide(&mut b.since_us)),
+                ("times", Word(&mut b.times)),
+                ("id", Word(&mut b.id)),
+                ("list", Word(&mut b.list)),
+                ("rung", Word(&mut b.rung)),
+            ],
         }
     }
 }

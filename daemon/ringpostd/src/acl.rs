@@ -46,6 +46,8 @@ pub struct RcptFacts {
     pub postmaster: bool,
     /// The client is in a relay network.
     pub may_relay: bool,
+    /// The client is listed, and may be refused for it; once that is known.
+    pub listed: Option<bool>,
     /// Where its mail goes, once that is known.
     pub way: Option<Way>,
     /// MAIL said SMTPUTF8, or the address is not ASCII.
@@ -59,6 +61,8 @@ pub struct RcptFacts {
 /// A fact that decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fact {
+    /// Whether the client is listed.
+    Listed,
     /// Where mail for the recipient's domain goes.
     Way,
 }
@@ -83,6 +87,13 @@ pub fn rcpt(facts: &RcptFacts) -> Verdict {
             return Verdict::Refuse(Reason::UnknownRecipient);
         }
         Standing::Known | Standing::Unknown | Standing::Foreign => {}
+    }
+    // Postmaster can always be told of a mistake.
+    match facts.listed {
+        _ if facts.postmaster || facts.may_relay => {}
+        None => return Verdict::Missing(Fact::Listed),
+        Some(true) => return Verdict::Refuse(Reason::Listed),
+        Some(false) => {}
     }
     match facts.way {
         None => Verdict::Missing(Fact::Way),
@@ -129,6 +140,7 @@ mod tests {
         standing: Standing::Known,
         postmaster: false,
         may_relay: false,
+        listed: Some(false),
         way: Some(Way::Hosts(ALL)),
         utf8: false,
         binary: false,
@@ -154,6 +166,14 @@ mod tests {
             (RcptFacts { way: Some(Way::Ourselves), ..OURS }, Verdict::Refuse(Reason::RouteLoop)),
             (RcptFacts { way: Some(Way::NullMx), ..OURS }, Verdict::Refuse(Reason::NullMx)),
             (RcptFacts { way: Some(Way::Trouble), ..OURS }, Verdict::Refuse(Reason::DnsTrouble)),
+            (RcptFacts { listed: None, way: None, ..OURS }, Verdict::Missing(Fact::Listed)),
+            (RcptFacts { listed: Some(true), way: None, ..OURS }, Verdict::Refuse(Reason::Listed)),
+            (RcptFacts { listed: Some(true), postmaster: true, ..OURS }, Verdict::Accept),
+            (RcptFacts { listed: Some(true), may_relay: true, ..OURS }, Verdict::Accept),
+            (
+                RcptFacts { listed: Some(true), ..unknown },
+                Verdict::Refuse(Reason::UnknownRecipient),
+            ),
             (RcptFacts { utf8: true, ..OURS }, Verdict::Accept),
             (RcptFacts { utf8: true, ..to_few }, Verdict::Refuse(Reason::Utf8Behind)),
             (RcptFacts { binary: true, ..to_few }, Verdict::Refuse(Reason::BinaryBehind)),
@@ -182,10 +202,10 @@ mod tests {
             Just(Way::NoRoute),
             Just(Way::Trouble),
         ];
-        let flags = any::<(bool, bool, bool, bool, Option<u64>)>();
+        let flags = any::<(bool, bool, bool, bool, Option<u64>, Option<bool>)>();
         (standing, proptest::option::of(way), flags).prop_map(|(standing, way, flags)| {
-            let (postmaster, may_relay, utf8, binary, octets) = flags;
-            RcptFacts { standing, postmaster, may_relay, way, utf8, binary, octets }
+            let (postmaster, may_relay, utf8, binary, octets, listed) = flags;
+            RcptFacts { standing, postmaster, may_relay, listed, way, utf8, binary, octets }
         })
     }
 
@@ -198,11 +218,17 @@ mod tests {
 
         #[test]
         fn a_fact_that_comes_late_changes_only_what_was_missing(facts in any_facts()) {
-            let before = rcpt(&RcptFacts { way: None, ..facts });
-            if before != Verdict::Missing(Fact::Way) {
-                prop_assert_eq!(rcpt(&facts), before);
+            for less in [
+                RcptFacts { way: None, ..facts },
+                RcptFacts { listed: None, ..facts },
+                RcptFacts { way: None, listed: None, ..facts },
+            ] {
+                let before = rcpt(&less);
+                if !matches!(before, Verdict::Missing(_)) {
+                    prop_assert_eq!(rcpt(&facts), before);
+                }
             }
-            if facts.way.is_some() {
+            if facts.way.is_some() && facts.listed.is_some() {
                 prop_assert!(!matches!(rcpt(&facts), Verdict::Missing(_)));
             }
         }

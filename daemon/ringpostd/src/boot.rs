@@ -39,8 +39,10 @@ use spool::recovery::Report;
 use spool::set::Set;
 
 use crate::config::{self, Config, Cores};
+use crate::dnsbl::Zones;
 use crate::events::{Alarm, Note};
 use crate::house::certificates::{self, Certificates};
+use crate::house::feeds::{Feeds, Listed};
 use crate::house::{self, Clock, CoreEnd, End, Facts, Journal, Plan};
 use crate::maillog::files::LogFiles;
 use crate::maillog::outlet::{self, ChunkSource, QueueSink};
@@ -50,6 +52,7 @@ use crate::post::{MAIL_MAX, Orders, ToCore};
 use crate::shard::Loads;
 use crate::tally;
 use crate::tls::{ClientTls, OnExpired, Tickets};
+use crate::xdp::Lists;
 
 use core_thread::{Common, Own};
 use store::Store;
@@ -70,9 +73,15 @@ struct Started {
 ///
 /// # Errors
 /// Why it did not start, or what failed while it ran.
-pub fn run(config_file: &Path, inherited: Vec<OwnedFd>, supervised: bool) -> Result<(), BootError> {
+pub fn run(
+    config_file: &Path,
+    inherited: Vec<OwnedFd>,
+    supervised: bool,
+    gate: Option<OwnedFd>,
+) -> Result<(), BootError> {
     house::block_signals().map_err(|error| BootError::os(format!("signals: {error}"), ""))?;
-    let Started { plan, threads, set } = start(config_file, inherited, supervised)?;
+    let Started { mut plan, threads, set } = start(config_file, inherited, supervised)?;
+    plan.gate = gate;
     let end = house::run(plan).map_err(|error| BootError::os(error, ""))?;
     match end {
         End::Drained => {
@@ -164,9 +173,7 @@ fn start(
     let Ends { mails, metrics, lines, house: ends, sources } = ends(cpus.len())?;
     let (mut journal, view) = journal(&config, sources)?;
     let files = files.err().map(|error| format!("the file limit cannot be raised: {error}"));
-    let warnings = loaded.warnings.iter().map(ToString::to_string);
-    let notes = std::iter::once(probe.to_string()).chain(files).chain(warnings);
-    notes.for_each(|note| journal.note(Note::Started, &note));
+    tell_start(&probe, files, &loaded.warnings, &mut journal);
     let tables = open_tables(&config, started_wall_us, &mut journal)?;
     let tickets = Tickets::new().map_err(|error| BootError::os(error, ""))?;
     let certificates = load_certificates(&config, &tickets, started_wall_us, &mut journal)?;
@@ -178,8 +185,8 @@ fn start(
     let Store { set, run, logs, report, .. } = store;
     let clock = judge_clock(&config, report.newest_wall_us, &mut journal);
     let sockets = of_cores(&config, cpus.len(), inherited)?;
-
-    let orders = Arc::new(Orders { generation: 1, config, tls: certificates.store.clone() });
+    let listed = read_lists(&config, &mut journal);
+    let orders = first_orders(config, &certificates);
     let (house, mail) = mailbox()?;
     let journal = Rc::new(RefCell::new(journal));
     let hints = tables.hints;
@@ -191,6 +198,7 @@ fn start(
         hints,
         sessions: sessions(&orders.config)?,
         loads: Arc::clone(&loads),
+        lists: Arc::clone(&listed.lists),
         cores: ends.iter().map(|end| end.mailbox.clone()).collect(),
         house,
         set: Arc::clone(&set),
@@ -213,6 +221,8 @@ fn start(
         view,
         clock,
         loads,
+        gate: None,
+        listed,
     };
     Ok(Started { plan, threads, set })
 }
@@ -258,6 +268,33 @@ fn journal(config: &Config, sources: Vec<ChunkSource>) -> Result<(Journal, CoreV
     };
     let files = LogFiles::open(dir, Rules::of(&config.log), engine::wall_us()).map_err(fail)?;
     Journal::start(&config.log, files, sources).map_err(fail)
+}
+
+fn tell_start(
+    probe: &Probe,
+    files: Option<String>,
+    warnings: &config::Problems,
+    journal: &mut Journal,
+) {
+    let warnings = warnings.iter().map(ToString::to_string);
+    let notes = std::iter::once(probe.to_string()).chain(files).chain(warnings);
+    notes.for_each(|note| journal.note(Note::Started, &note));
+}
+
+fn first_orders(config: Config, certificates: &Certificates) -> Arc<Orders> {
+    let first = crate::xdp::first_zone(&config);
+    let zones = Arc::new(Zones::new(&config.dnsbl, first, config.xdp.dnsbl_weight, None));
+    let tls = certificates.store.clone();
+    Arc::new(Orders { generation: 1, config, tls, zones })
+}
+
+/// Reads the lists before anybody is heard.
+fn read_lists(config: &Config, journal: &mut Journal) -> Listed {
+    let wall_s = engine::wall_us() / 1_000_000;
+    let (feeds, problems) = Feeds::load(config, &Feeds::default(), wall_s);
+    problems.iter().for_each(|problem| journal.alarm(Alarm::Filter, problem));
+    let lists = Arc::new(Lists::new(config, &feeds.loaded));
+    Listed { feeds, lists, problems }
 }
 
 fn open_tables(config: &Config, wall_us: u64, journal: &mut Journal) -> Result<Tables, BootError> {

@@ -24,6 +24,7 @@ use crate::post::{Orders, ToCore, ToHouse};
 use crate::standing::Standing;
 use crate::tls::TlsStore;
 use crate::ways::Ways;
+use crate::xdp::Lists;
 
 /// The log of a core over the engine's disk.
 pub type Log = spool::log::Log<engine::DiskBuffer>;
@@ -130,6 +131,10 @@ pub struct Desk {
     pub paused: HashMap<u64, Conn>,
     /// The spool is below its watermark: new mail hears 452 until it is above the upper one.
     pub short_of_space: bool,
+    /// Lists of addresses.
+    pub lists: Arc<Lists>,
+    /// The node is nearly out of sessions: listed clients are not heard.
+    pub busy: bool,
     /// Open sessions of each listener, on this core.
     pub listener_sessions: Vec<u32>,
     /// The log is closed: the core may stop.

@@ -143,6 +143,8 @@ labelled! {
         Certificates = "certificates",
         /// Time was confirmed, or stepped.
         Clock = "clock",
+        /// What the filter or a list has to say.
+        Filter = "filter",
     }
 }
 
@@ -165,6 +167,8 @@ labelled! {
         Clock = "clock",
         /// A certificate is missing, broken or out of date.
         Certificate = "certificate",
+        /// A list is broken or lists too many, or the filter has gone.
+        Filter = "filter",
         /// The ledger does not balance.
         Ledger = "ledger",
     }
@@ -303,6 +307,13 @@ pub enum Event<'a> {
         client: &'a Client<'a>,
         /// What it said first.
         said: &'a [u8],
+    },
+    /// A listed client would be refused if the ladder went further than counting.
+    WouldRefuse {
+        /// Who.
+        client: &'a Client<'a>,
+        /// Who lists it.
+        detail: &'a [u8],
     },
     /// A limit or rate was reached (the refusal is another event).
     LimitHit {

@@ -24,6 +24,8 @@ mod lookups;
 
 pub mod certificates;
 
+pub mod feeds;
+
 mod reload;
 
 mod console;
@@ -36,6 +38,10 @@ mod hints;
 
 mod requests;
 
+mod filter;
+
+mod ladder;
+
 mod chores;
 
 pub use clock::Clock;
@@ -46,6 +52,7 @@ pub use signals::block as block_signals;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -67,6 +74,8 @@ use crate::tls::Tickets;
 use self::hints::Tables;
 use certificates::Certificates;
 use console::Console;
+use feeds::Listed;
+use filter::Filter;
 use limits::{DRAIN_SLACK, POST_AGAIN};
 use lookups::Lookups;
 use questions::Questions;
@@ -130,6 +139,10 @@ pub struct Plan {
     pub view: CoreView,
     /// The clock as it was judged at start.
     pub clock: Clock,
+    /// The socket to the gate, if there is one.
+    pub gate: Option<OwnedFd>,
+    /// Lists of addresses.
+    pub listed: Listed,
     /// Sessions of each core.
     pub loads: Loads,
 }
@@ -165,6 +178,7 @@ struct House {
     questions: Questions,
     lookups: Rc<Lookups>,
     loads: Loads,
+    filter: Filter,
     notify: Notify,
     orders: RefCell<Arc<Orders>>,
     journal: Rc<RefCell<Journal>>,
@@ -215,7 +229,8 @@ impl End {
 
 async fn serve(plan: Plan) -> io::Result<End> {
     let Plan { facts, orders, tickets, certificates, mail, cores, hints, .. } = plan;
-    let Plan { journal, view, clock, loads, .. } = plan;
+    let Plan { journal, view, clock, loads, gate, listed, .. } = plan;
+    let filter = Filter::new(gate, listed);
     let config = orders.config.clone();
     let mailboxes: Arc<[MailboxSender<ToCore>]> =
         cores.iter().map(|core| core.mailbox.clone()).collect();
@@ -233,6 +248,7 @@ async fn serve(plan: Plan) -> io::Result<End> {
         questions: Questions::new(mailboxes.to_vec()),
         lookups,
         loads,
+        filter,
         notify: Notify::from_environment(),
         orders: RefCell::new(orders),
         journal,
@@ -282,6 +298,7 @@ impl House {
         tokio::task::spawn_local(Rc::clone(self).read_mail(mail));
         tokio::task::spawn_local(Rc::clone(self).heed(signals));
         tokio::task::spawn_local(Rc::clone(self).do_chores());
+        tokio::task::spawn_local(Rc::clone(self).mind_filter());
         if let Some(console) = &console {
             tokio::task::spawn_local(Rc::clone(self).serve_consoles(Rc::clone(console)));
         }
@@ -326,6 +343,7 @@ impl House {
             ToHouse::Mx(core, domain) => self.lookups.mx(core, domain),
             ToHouse::Addresses(core, host) => self.lookups.addresses(core, host),
             ToHouse::Answered(number, core, reply) => self.questions.answered(number, core, *reply),
+            ToHouse::Banned(client, ban) => self.banned(client, &ban),
             ToHouse::LinesWait(_) => self.journal.borrow().thread().wake(),
             ToHouse::Stopped(core) => self.core_stopped(core),
         }
@@ -390,6 +408,7 @@ impl House {
         if !self.facts.supervised {
             self.notify.stopping();
         }
+        self.say_accepting();
         self.tell_all(|| ToCore::Drain);
         let limit = self.orders.borrow().config.timeouts_in.drain_s.us();
         let limit = Duration::from_micros(limit) + DRAIN_SLACK;

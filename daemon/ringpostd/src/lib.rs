@@ -12,6 +12,8 @@ pub mod maillog;
 pub mod tls;
 pub mod dns;
 pub mod standing;
+pub mod dnsbl;
+pub mod xdp;
 pub mod acl;
 pub mod retry;
 pub mod route;

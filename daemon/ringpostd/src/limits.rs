@@ -71,6 +71,11 @@ pub const LOG_CHUNKS_MAX: usize = 256;
 /// Log files a directory may hold before old ones are deleted whatever their size.
 pub const LOG_FILES_MAX: usize = 10_000;
 
+/// Networks of one list of addresses.
+pub const LIST_ENTRIES_MAX: u64 = 8 << 20;
+/// Lists of addresses and DNS lists together.
+pub const LISTS_MAX: usize = 60;
+
 /// The longest time a phase histogram can hold, in microseconds: one hour.
 pub const PHASE_US_MAX: u64 = 3_600_000_000;
 

@@ -4,6 +4,7 @@
 //! line, 69 something needed is not there, 70 a core failed, 71 the system said no, 78 config.
 
 use std::ffi::OsString;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -19,6 +20,7 @@ ringpostd: a mail exchanger.
 
     ringpostd --config FILE               run
     ringpostd --config FILE --supervise   run, and run again whatever happens
+    ringpostd gate [--pins FOLDER]        the XDP filter's keeper; --supervise starts it
     ringpostd --check FILE                say all that is wrong with a config, start nothing
     ringpostd --print-config-docs         every key of a config, as Markdown
     ringpostd --version
@@ -35,6 +37,7 @@ spool in use), 70 a core failed (start it again), 71 the system said no, 78 conf
 #[derive(Debug, PartialEq, Eq)]
 enum Command {
     Run { config: PathBuf, supervise: bool },
+    Gate(Option<PathBuf>),
     Check(PathBuf),
     Docs,
     Version,
@@ -56,6 +59,10 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command, String> {
         };
         match name.as_str() {
             "--config" | "-c" => config = Some(file()?),
+            "gate" => other = Some(Command::Gate(None)),
+            "--pins" if other == Some(Command::Gate(None)) => {
+                other = Some(Command::Gate(Some(file()?)));
+            }
             "--check" => other = Some(Command::Check(file()?)),
             "--supervise" => supervise = true,
             "--print-config-docs" => other = Some(Command::Docs),
@@ -74,6 +81,7 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command, String> {
 fn main() -> ExitCode {
     match parse(std::env::args_os().skip(1)) {
         Ok(Command::Run { config, supervise }) => run(&config, supervise),
+        Ok(Command::Gate(pins)) => gate(pins.as_deref()),
         Ok(Command::Check(file)) => check(&file),
         Ok(Command::Docs) => print(&config::config_page()),
         Ok(Command::Version) => print(&format!("ringpostd {}\n", env!("CARGO_PKG_VERSION"))),
@@ -93,12 +101,44 @@ fn run(config: &Path, supervise: bool) -> ExitCode {
         // First of all: these descriptors' numbers are promised to be theirs.
         let inherited = engine::host::inherited_sockets();
         supervise::follow_parent();
-        boot::run(config, inherited, supervised)
+        lent_gate().and_then(|gate| boot::run(config, inherited, supervised, gate))
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
+}
+
+/// The socket to the gate, on standard input, if the supervisor started one. Whoever has a gate
+/// needs no privilege but that of low ports.
+fn lent_gate() -> Result<Option<OwnedFd>, BootError> {
+    if std::env::var_os(supervise::GATE).is_none() {
+        return Ok(None);
+    }
+    let os =
+        |what: &str, error: &dyn std::fmt::Display| BootError::os(format!("{what}: {error}"), "");
+    let socket = std::io::stdin().as_fd().try_clone_to_owned();
+    let socket = socket.map_err(|error| os("the gate's socket", &error))?;
+    gate::keep_low_ports().map_err(|error| os("giving up privileges", &error))?;
+    Ok(Some(socket))
+}
+
+/// Keeps the filter for the process at the other end of standard input, until that is gone.
+fn gate(pins: Option<&Path>) -> ExitCode {
+    let end = std::io::stdin().as_fd().try_clone_to_owned().map_err(|error| error.to_string());
+    let served = end.and_then(|socket| {
+        let loaded = gate::Gate::load(pins).and_then(|gate| gate::confine().map(|()| gate));
+        match loaded {
+            Ok(mut gate) => gate::serve(&socket, &mut gate),
+            Err(problem) => gate::refuse(&socket, &problem),
+        }
+        .map_err(|problem| problem.to_string())
+    });
+    if let Err(why) = served {
+        eprintln!("ringpostd: gate: {why}");
+        return ExitCode::from(exit::OS);
+    }
+    ExitCode::SUCCESS
 }
 
 fn fail(error: &BootError) -> ExitCode {

@@ -163,6 +163,7 @@ impl Reader for CoreMetrics {
             Event::ConnectRefused { reason, .. } => self.refused(Stage::Connect, reason),
             Event::CommandRefused(refused) => self.refused(refused.stage, refused.reason),
             Event::EarlyTalker { .. } => self.add(Counter::EarlyTalkers, 1),
+            Event::WouldRefuse { .. } => self.add(Counter::WouldRefuse, 1),
             Event::LimitHit { reason, .. } => self.bump(Family::limit(reason), 1),
             Event::TlsStarted(_) => self.add(Counter::TlsStarted, 1),
             Event::TlsFailed { .. } => self.add(Counter::TlsFailed, 1),

@@ -11,7 +11,9 @@ use control::{Reply, Request};
 
 use crate::config::Config;
 use crate::dns::{AddressAnswer, MxAnswer};
+use crate::dnsbl::Zones;
 use crate::tls::TlsStore;
+use crate::xdp::Lists;
 
 /// Messages that wait in one mailbox.
 pub const MAIL_MAX: usize = 16_384;
@@ -25,6 +27,8 @@ pub struct Orders {
     pub config: Config,
     /// Certificates; none if no listener speaks TLS.
     pub tls: Option<Arc<TlsStore>>,
+    /// DNS lists, with what is known of them.
+    pub zones: Arc<Zones>,
 }
 
 /// To a core.
@@ -32,6 +36,8 @@ pub struct Orders {
 pub enum ToCore {
     /// From now on.
     Orders(Arc<Orders>),
+    /// These lists from now on.
+    Lists(Arc<Lists>),
     /// A connection another core has no slot for, and the tag of its listener.
     Adopt(OwnedFd, u32),
     /// A hint this core is the writer of.
@@ -63,6 +69,8 @@ pub enum ToHouse {
     Addresses(usize, Arc<str>),
     /// A core's part of an answer.
     Answered(u64, usize, Box<Reply>),
+    /// A client was banned.
+    Banned(std::net::IpAddr, hints::ban::Ban),
     /// Log lines wait in the core's queue.
     LinesWait(usize),
     /// A core has stopped, all its mail in the log.

@@ -17,10 +17,9 @@ use spool::log;
 
 use crate::admin::Clerk;
 use crate::desk::{Desk, Letter, Pending, id_text};
-use crate::dns::Reverse;
 use crate::events::{self, Alarm, Client, Phase, Reason};
 use crate::inbound::{self, Arrival, Session};
-use crate::lookup::Names;
+use crate::lookup::{Known, Names};
 use crate::metrics::{Counter, Gauge};
 use crate::post::{Orders, ToCore, ToHouse};
 use crate::relay::Relay;
@@ -105,6 +104,7 @@ impl Shard {
     pub fn begin(&mut self, core: &mut Core<ToCore>) {
         self.clock(core);
         core.set_timer(core.now_us() + CHORES_US, CHORES);
+        self.watch_zones(core);
         self.turn_end(core);
     }
 
@@ -121,7 +121,10 @@ impl Shard {
     }
 
     fn accepted(&mut self, core: &mut Core<ToCore>, arrival: Arrival) {
-        self.load().fetch_add(1, Ordering::Relaxed);
+        let sessions = self.load().fetch_add(1, Ordering::Relaxed) + 1;
+        let percent = u64::from(self.desk.config().xdp.busy_percent);
+        self.desk.busy =
+            u64::from(sessions) * 100 >= u64::from(self.sessions_max()).saturating_mul(percent);
         let index = arrival.conn.index();
         let session = Session::start(core, &mut self.desk, arrival);
         self.slots[index] = Slot::Client(Box::new(session));
@@ -170,15 +173,18 @@ impl Shard {
         self.desk.tell(&events::Event::ConnectRefused { client: &client, reason: Reason::Busy });
     }
 
-    /// Names of clients that became known.
+    /// What became known of clients.
     fn names(
         &mut self,
         core: &mut Core<ToCore>,
-        ask: impl FnOnce(&mut Names, &mut Core<ToCore>) -> Vec<(Conn, Reverse)>,
+        ask: impl FnOnce(&mut Names, &mut Core<ToCore>) -> Vec<(Conn, Known)>,
     ) {
-        let named = self.desk.names.as_mut().map(|names| ask(names, core)).unwrap_or_default();
-        for (conn, reverse) in named {
-            self.session(core, conn, |session, _, _| session.named(conn, reverse));
+        let known = self.desk.names.as_mut().map(|names| ask(names, core)).unwrap_or_default();
+        for (conn, known) in known {
+            self.session(core, conn, |session, core, desk| match known {
+                Known::Name(reverse) => session.named(conn, reverse),
+                Known::Judged(judged) => session.judged(core, desk, judged),
+            });
         }
     }
 
@@ -216,6 +222,7 @@ impl Shard {
     fn mail(&mut self, core: &mut Core<ToCore>, mail: ToCore) {
         match mail {
             ToCore::Orders(orders) => self.orders(orders),
+            ToCore::Lists(lists) => self.desk.lists = lists,
             ToCore::Adopt(fd, listener) => {
                 if let Err(fd) = core.adopt(fd, listener) {
                     core.refuse(fd, FULL);
@@ -404,7 +411,16 @@ impl Shard {
         }
     }
 
+    /// The first core asks whether DNS lists can be believed, for all cores.
+    fn watch_zones(&mut self, core: &mut Core<ToCore>) {
+        let Desk { names, orders, core: number, .. } = &mut self.desk;
+        if let Some(names) = names.as_mut().filter(|_| *number == 0) {
+            names.watch(core, &orders.zones);
+        }
+    }
+
     fn chores(&mut self, core: &mut Core<ToCore>) {
+        self.watch_zones(core);
         self.relay.probe(core, &mut self.desk);
         self.publish();
         if !self.draining {

@@ -28,6 +28,9 @@ use crate::boot::{self, BootError, exit};
 use crate::config::Config;
 use crate::house::Notify;
 
+/// Tells a child that its standard input leads to the gate.
+pub const GATE: &str = "RINGPOSTD_GATE";
+
 /// Tells a child whose it is.
 pub const PARENT: &str = "RINGPOSTD_SUPERVISOR";
 
@@ -55,6 +58,7 @@ pub fn run(config_file: &Path) -> Result<(), BootError> {
         program,
         config_file: config_file.to_owned(),
         sockets,
+        gate: None,
         child: None,
         waits: Waits::default(),
         restarts: 0,
@@ -150,6 +154,8 @@ struct Supervisor {
     program: PathBuf,
     config_file: PathBuf,
     sockets: Vec<OwnedFd>,
+    /// The filter's keeper; each daemon has its own.
+    gate: Option<Child>,
     /// The child, or when to start the next one.
     child: Option<Result<Running, Instant>>,
     waits: Waits,
@@ -160,7 +166,10 @@ struct Supervisor {
 impl Supervisor {
     fn start(&mut self) {
         let mut command = Command::new(&self.program);
-        command.arg("--config").arg(&self.config_file).stdin(Stdio::null());
+        command.arg("--config").arg(&self.config_file).stdin(Stdio::null()).env_remove(GATE);
+        if let Some(socket) = self.start_gate() {
+            command.stdin(Stdio::from(socket)).env(GATE, "stdin");
+        }
         command.env(PARENT, std::process::id().to_string()).env_remove("WATCHDOG_PID");
         let since = Instant::now();
         self.child = Some(match host::spawn_with_sockets(&mut command, &self.sockets) {
@@ -174,6 +183,34 @@ impl Supervisor {
                 Err(since + wait)
             }
         });
+    }
+
+    /// Starts a gate, if the config has interfaces for it; the daemon's end of its socket.
+    fn start_gate(&mut self) -> Option<OwnedFd> {
+        self.reap_gate();
+        let xdp = Config::load(&self.config_file).ok()?.config.xdp;
+        if xdp.interfaces.is_empty() {
+            return None;
+        }
+        let (near, far) = gate::pair().ok()?;
+        let mut command = Command::new(&self.program);
+        command.arg("gate").stdin(Stdio::from(far)).stdout(Stdio::null()).env_remove(GATE);
+        if let Some(pins) = &xdp.pins {
+            command.arg("--pins").arg(pins);
+        }
+        match command.spawn() {
+            Ok(gate) => self.gate = Some(gate),
+            Err(error) => say(&format!("cannot start the gate: {error}: no XDP filter")),
+        }
+        // Without a gate the daemon finds this end closed, and says so.
+        Some(near)
+    }
+
+    /// The gate ends with the daemon it belongs to.
+    fn reap_gate(&mut self) {
+        if let Some(mut gate) = self.gate.take() {
+            let _ = gate.wait();
+        }
     }
 
     fn next_start_in(&self) -> Option<Duration> {
@@ -317,6 +354,7 @@ mod tests {
             program: "/bin/sh".into(),
             config_file: script.into(),
             sockets: Vec::new(),
+            gate: None,
             child: None,
             waits: Waits::default(),
             restarts: 0,

@@ -17,6 +17,10 @@ mod page;
 
 mod socket;
 
+mod row;
+
+mod ladder;
+
 mod status;
 
 mod queue;

@@ -9,8 +9,9 @@ use control::{Failure, FailureCode, Frame, Reply};
 
 use crate::exit::{Exit, Trouble};
 use crate::page::Page;
+use crate::row::Row;
 use crate::socket::{self, Socket};
-use crate::table::{self, ROWS, Row};
+use crate::table;
 use crate::text::plain;
 
 /// Does what the command line says.
@@ -88,7 +89,7 @@ fn chosen(matches: &ArgMatches) -> (&'static Row, &ArgMatches) {
         name = format!("{name} {word}");
         matches = below;
     }
-    let row = ROWS.iter().find(|row| row.name == name);
+    let row = table::rows().find(|row| row.name == name);
     (row.expect("every subcommand comes from a row"), matches)
 }
 

@@ -3,44 +3,30 @@
 //! *Guarantees*: the parser, `--help` and what is sent all come from here. Names of two words stand
 //! below a group of [`GROUPS`].
 
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgMatches, Command, value_parser};
 use control::{HintField, HintKey, HintsFilter, Level, List, QueueFilter, Reply, Request, Text};
 
 use crate::exit::{Exit, Trouble};
 use crate::page::Page;
-use crate::{hints, queue, spool, status};
-
-/// One command.
-pub(crate) struct Row {
-    /// One word, or a group and a word.
-    pub(crate) name: &'static str,
-    /// One sentence.
-    pub(crate) help: &'static str,
-    /// Its arguments.
-    pub(crate) arguments: fn() -> Vec<Arg>,
-    /// What it asks.
-    pub(crate) request: fn(&ArgMatches) -> Result<Request, Trouble>,
-    /// The page for the reply; a reply of another kind is `None`.
-    pub(crate) render: fn(&mut Page, &Reply) -> Option<Exit>,
-    /// The request for the page after this reply, for commands with `--all`.
-    pub(crate) next: Option<fn(Request, &Reply) -> Option<Request>>,
-    /// What is done here, without the daemon; then nothing is asked.
-    pub(crate) local: Option<Local>,
-}
-
-/// A command that needs no daemon.
-pub(crate) type Local = fn(&mut Page, &ArgMatches) -> Result<Exit, Trouble>;
+use crate::row::{Row, bare, bounded, flag, option, optional, text, usage};
+use crate::{hints, ladder, queue, spool, status};
 
 /// Words that have further words below them.
-pub(crate) const GROUPS: [(&str, &str); 4] = [
+pub(crate) const GROUPS: [(&str, &str); 5] = [
     ("queue", "Messages that wait"),
     ("log", "What is logged"),
     ("hints", "What is remembered and may be lost: retry times, health, rates"),
     ("spool", "A spool that no daemon holds"),
+    ("xdp", "Who is turned away, by the daemon and before the TCP stack"),
 ];
 
-/// Every command.
-pub(crate) const ROWS: [Row; 19] = [
+/// Every command: those of this file, and of groups with a file of their own.
+pub(crate) fn rows() -> impl Iterator<Item = &'static Row> {
+    ROWS.iter().chain(&ladder::ROWS)
+}
+
+/// The commands of this file.
+const ROWS: [Row; 19] = [
     Row { request: |_| Ok(Request::Version), ..row("version", "What runs there") },
     Row { request: |_| Ok(Request::Status), ..row("status", "How the daemon is doing") },
     Row {
@@ -140,15 +126,7 @@ pub(crate) const ROWS: [Row; 19] = [
 
 /// A row with nothing but its name: no arguments, and the page that fits the reply.
 const fn row(name: &'static str, help: &'static str) -> Row {
-    Row {
-        name,
-        help,
-        arguments: Vec::new,
-        request: |_| Ok(Request::Version),
-        render: page_of,
-        next: None,
-        local: None,
-    }
+    Row { render: page_of, ..bare(name, help) }
 }
 
 /// The page of a reply by its kind.
@@ -200,12 +178,12 @@ pub(crate) fn command() -> Command {
         .arg(flag("json", "Print the replies as JSON, one line each").global(true));
     for (name, help) in GROUPS {
         let mut group = Command::new(name).about(help).subcommand_required(true);
-        for row in ROWS.iter().filter(|row| row.name.split_once(' ').is_some_and(|n| n.0 == name)) {
+        for row in rows().filter(|row| row.name.split_once(' ').is_some_and(|n| n.0 == name)) {
             group = group.subcommand(subcommand(row));
         }
         command = command.subcommand(group.arg_required_else_help(true));
     }
-    for row in ROWS.iter().filter(|row| !row.name.contains(' ')) {
+    for row in rows().filter(|row| !row.name.contains(' ')) {
         command = command.subcommand(subcommand(row));
     }
     command
@@ -214,32 +192,6 @@ pub(crate) fn command() -> Command {
 fn subcommand(row: &Row) -> Command {
     let name = row.name.rsplit(' ').next().unwrap_or(row.name);
     Command::new(name).about(row.help).args((row.arguments)())
-}
-
-fn option(name: &'static str, value: &'static str, help: &'static str) -> Arg {
-    Arg::new(name).long(name).value_name(value).help(help)
-}
-
-fn flag(name: &'static str, help: &'static str) -> Arg {
-    Arg::new(name).long(name).help(help).action(ArgAction::SetTrue)
-}
-
-fn text<'m>(matches: &'m ArgMatches, name: &str) -> Option<&'m str> {
-    matches.get_one::<String>(name).map(String::as_str)
-}
-
-fn usage(message: impl Into<String>, advice: impl Into<String>) -> Trouble {
-    Trouble::new(Exit::Usage, message, advice)
-}
-
-fn optional<const MAX: usize>(m: &ArgMatches, name: &str) -> Result<Option<Text<MAX>>, Trouble> {
-    let Some(text) = text(m, name) else { return Ok(None) };
-    let bounded = Text::try_from(text.to_owned());
-    bounded.map(Some).map_err(|error| usage(format!("{name} is {error} octets"), ""))
-}
-
-fn bounded<const MAX: usize>(m: &ArgMatches, name: &str) -> Result<Text<MAX>, Trouble> {
-    Ok(optional(m, name)?.unwrap_or_default())
 }
 
 fn places() -> Vec<Arg> {
@@ -373,7 +325,7 @@ mod tests {
     #[test]
     fn the_table_makes_a_sound_command_line() {
         command().debug_assert();
-        for row in &ROWS {
+        for row in rows() {
             if let Some((group, _)) = row.name.split_once(' ') {
                 assert!(GROUPS.iter().any(|(name, _)| *name == group), "{}", row.name);
             }
@@ -382,12 +334,13 @@ mod tests {
 
     #[test]
     fn each_row_asks_what_its_name_says() {
-        for row in ROWS.iter().filter(|row| row.local.is_none()) {
+        for row in rows().filter(|row| row.local.is_none()) {
             let words: Vec<&str> = ["ringpost"].into_iter().chain(row.name.split(' ')).collect();
             let needed = match row.name {
                 "queue show" => &["X"][..],
                 "hints get" | "hints delete" => &["retry", "k"],
                 "hints set" => &["retry", "k", "tries=1"],
+                "xdp look" | "xdp add" | "xdp remove" | "xdp simulate" => &["192.0.2.1"],
                 _ => &[],
             };
             let matches = command().try_get_matches_from([&words, needed].concat()).unwrap();
@@ -396,7 +349,11 @@ mod tests {
                 matches = matches.subcommand().unwrap().1;
             }
             let request = (row.request)(matches).unwrap();
-            assert_eq!(request.name(), row.name.replace(' ', "-"));
+            let asked = match &request {
+                Request::Xdp(_) => row.name.starts_with("xdp ").then_some(row.name.to_owned()),
+                request => Some(request.name().replace('-', " ")),
+            };
+            assert_eq!(asked.as_deref(), Some(row.name));
         }
     }
 }

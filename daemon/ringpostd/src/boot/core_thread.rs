@@ -25,6 +25,7 @@ use crate::shard::{Loads, Shard};
 use crate::standing::Standing;
 use crate::tls::ClientTls;
 use crate::ways::Ways;
+use crate::xdp::Lists;
 
 use super::sockets::Socket;
 
@@ -41,6 +42,8 @@ pub(super) struct Common {
     pub sessions: Arc<Sessions>,
     /// Sessions of each core.
     pub loads: Loads,
+    /// Lists of addresses.
+    pub lists: Arc<Lists>,
     /// The cores' mailboxes.
     pub cores: Vec<MailboxSender<ToCore>>,
     /// The house's mailbox.
@@ -179,6 +182,8 @@ fn desk(
         paused: HashMap::new(),
         stopped: false,
         short_of_space: false,
+        lists: Arc::clone(&common.lists),
+        busy: false,
         listener_sessions: Vec::new(),
         scratch: Vec::new(),
     })

@@ -70,6 +70,7 @@ pub(super) fn check(raw: Raw, files: &dyn Files, notes: &mut Notes<'_>) -> Optio
     }
     let recipients = recipients(&raw, files, notes);
     limits_fit(&raw, notes);
+    super::ladder_fit::check(&raw, notes);
     routes_fit(&raw, notes);
     retry(raw.retry.as_ref(), notes);
     spool(raw.spool.as_ref(), notes);
@@ -94,6 +95,9 @@ fn build(raw: Raw, recipients: Option<Recipients>) -> Option<Config> {
         recipients: Arc::new(recipients?),
         limits: Arc::new(raw.limits?.part),
         timeouts_in: Arc::new(raw.timeouts_in?.part),
+        xdp: Arc::new(raw.xdp?.part),
+        lists: raw.lists?.into_iter().map(|read| read.part).collect(),
+        dnsbl: raw.dnsbl?.into_iter().map(|read| read.part).collect(),
         routes: routes.into(),
         retry: Arc::new(raw.retry?.part),
         timeouts_out: Arc::new(raw.timeouts_out?.part),

@@ -16,6 +16,8 @@ mod value;
 
 mod names;
 
+mod ladder;
+
 mod section;
 
 mod recipients;
@@ -23,6 +25,8 @@ mod recipients;
 mod keys;
 
 mod raw;
+
+mod ladder_fit;
 
 mod check;
 
@@ -36,11 +40,12 @@ use std::sync::Arc;
 pub use check::{NextHop, RouteConfig, TlsConfig};
 pub use docs::config_page;
 pub use keys::{
-    AdminConfig, BareNewline, CertificateConfig, ClockConfig, Discard, Durability, EarlyTalker,
-    HintsConfig, LimitsConfig, ListenerConfig, ListenerTls, LogConfig, LogFormat, MetricsConfig,
-    NodeConfig, PolicyConfig, Proxy, ResolverConfig, RetryConfig, RouteHost, RouteTls, SpoolConfig,
-    TimeoutsIn, TimeoutsOut, TlsVersion,
+    AdminConfig, BareNewline, CertificateConfig, ClockConfig, Discard, DnsblConfig, Durability,
+    EarlyTalker, HintsConfig, LimitsConfig, ListConfig, ListFormat, ListenerConfig, ListenerTls,
+    LogConfig, LogFormat, MetricsConfig, NodeConfig, PolicyConfig, Proxy, ResolverConfig,
+    RetryConfig, RouteHost, RouteTls, SpoolConfig, TimeoutsIn, TimeoutsOut, TlsVersion, XdpConfig,
 };
+pub use ladder::{Codes, Contact, Rung, Topology};
 pub use names::{Host, HostName, Mailbox, RouteDomain, Word};
 pub use network::{Network, NetworkError, any_contains};
 pub use problem::{Place, Problem, Problems};
@@ -66,6 +71,12 @@ pub struct Config {
     pub limits: Arc<LimitsConfig>,
     /// `[timeouts.in]`
     pub timeouts_in: Arc<TimeoutsIn>,
+    /// `[xdp]`
+    pub xdp: Arc<XdpConfig>,
+    /// `[[list]]`, in the order of the file.
+    pub lists: Arc<[ListConfig]>,
+    /// `[[dnsbl]]`, in the order of the file.
+    pub dnsbl: Arc<[DnsblConfig]>,
     /// `[[route]]`, in the order of the file.
     pub routes: Arc<[RouteConfig]>,
     /// `[retry]`

@@ -219,6 +219,10 @@ impl Value for Word {
     }
 }
 
+impl Listed for Word {
+    const LIST_KIND: &'static str = "a list of words, like `[\"eth0\"]`";
+}
+
 /// An address of ours, local part and domain.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Mailbox {

@@ -6,9 +6,10 @@
 use toml_span::{ErrorKind, Value as Toml};
 
 use super::keys::{
-    AdminConfig, CertificateConfig, ClockConfig, HintsConfig, LimitsConfig, ListenerConfig,
-    LogConfig, MetricsConfig, NodeConfig, PolicyConfig, ResolverConfig, RetryConfig, RouteHost,
-    RouteKeys, SECTIONS, SpoolConfig, TimeoutsIn, TimeoutsOut, TlsKeys,
+    AdminConfig, CertificateConfig, ClockConfig, DnsblConfig, HintsConfig, LimitsConfig,
+    ListConfig, ListenerConfig, LogConfig, MetricsConfig, NodeConfig, PolicyConfig, ResolverConfig,
+    RetryConfig, RouteHost, RouteKeys, SECTIONS, SpoolConfig, TimeoutsIn, TimeoutsOut, TlsKeys,
+    XdpConfig,
 };
 use super::section::{Notes, Part, Read, below, read_many, read_one, suggestion};
 
@@ -22,6 +23,9 @@ pub(super) struct Raw {
     pub(super) policy: Option<Read<PolicyConfig>>,
     pub(super) limits: Option<Read<LimitsConfig>>,
     pub(super) timeouts_in: Option<Read<TimeoutsIn>>,
+    pub(super) xdp: Option<Read<XdpConfig>>,
+    pub(super) lists: Option<Vec<Read<ListConfig>>>,
+    pub(super) dnsbl: Option<Vec<Read<DnsblConfig>>>,
     pub(super) routes: Option<Vec<RawRoute>>,
     pub(super) retry: Option<Read<RetryConfig>>,
     pub(super) timeouts_out: Option<Read<TimeoutsOut>>,
@@ -58,6 +62,9 @@ impl Raw {
             policy: one(Some(root), notes),
             limits: one(Some(root), notes),
             timeouts_in: one(timeouts, notes),
+            xdp: one(Some(root), notes),
+            lists: many(Some(root), notes),
+            dnsbl: many(Some(root), notes),
             routes: routes(root, notes),
             retry: one(Some(root), notes),
             timeouts_out: one(timeouts, notes),

@@ -137,11 +137,11 @@ const VALUES: &[(&str, &str, &str)] = &[
     ),
     (
         "[policy]",
-        "policy = 7\n[x]",
+        "policy = 7\n[nothing]",
         "mx.toml:3:10: `policy` is no section; write [policy]\n\
-      mx.toml:4:2: there is no section `x`; write one of `node`, `listener`, `tls`, `policy`, \
-      `limits`, `timeouts`, `route`, `retry`, `resolver`, `spool`, `hints`, `log`, `admin`, \
-      `metrics`, `clock`\n",
+      mx.toml:4:2: there is no section `nothing`; write one of `node`, `listener`, `tls`, \
+      `policy`, `limits`, `timeouts`, `xdp`, `list`, `dnsbl`, `route`, `retry`, `resolver`, \
+      `spool`, `hints`, `log`, `admin`, `metrics`, `clock`\n",
     ),
     // Kinds and bounds.
     (

@@ -65,6 +65,10 @@ reasons! {
     ClientNoted = "client_noted", new(421, (4, 3, 0), "your sessions make trouble here");
     /// A listener that requires a PROXY header got none, a broken one, or one from a stranger.
     ProxyHeader = "proxy_header", new(421, (4, 7, 0), "this port is for our proxies");
+    /// The client stands on a list.
+    Listed = "listed", new(554, (5, 7, 1), "your address is listed");
+    /// The client came again although it was refused, or did worse.
+    Banned = "banned", new(554, (5, 7, 1), "your address was refused too often");
     /// The client spoke before the greeting.
     EarlyTalker = "early_talker", fixed(&reply::EARLY);
     /// The client speaks HTTP, TLS or noise.
@@ -273,6 +277,13 @@ impl Reason {
         self.answer().code >= 500
     }
 
+    /// The refusal with what only this one says, behind a colon.
+    #[must_use]
+    pub fn refusal_about(self, detail: &str) -> Refusal {
+        let answer = self.answer();
+        Refusal::new(answer.code, answer.enhanced, format!("{}: {detail}", answer.text))
+    }
+
     /// The refusal as the SMTP machine takes it.
     #[must_use]
     pub fn refusal(self) -> Refusal {
@@ -289,6 +300,8 @@ impl Reason {
     /// The reason whose answer has this code and text.
     #[must_use]
     pub fn said(code: u16, text: &str) -> Option<Self> {
+        // Behind a colon stands what only this refusal says.
+        let text = text.split_once(": ").map_or(text, |(head, _)| head);
         let same = |(_, row): &(&str, Answer)| row.code == code && row.text == text;
         Self::TABLE.iter().position(same).and_then(|at| Self::ALL.get(at).copied())
     }

@@ -179,6 +179,7 @@ impl House {
             lines.push(format!("log lines cannot be written: {error}"));
         }
         lines.extend(self.certificate_line());
+        lines.extend(self.filter_alarms());
         let cores = self.cores.borrow();
         let still = cores.iter().enumerate().filter(|(_, core)| core.stalled);
         lines.extend(still.map(|(number, _)| format!("core {number} stands still")));

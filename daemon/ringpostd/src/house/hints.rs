@@ -161,7 +161,7 @@ impl Tables {
         })
     }
 
-    fn change(&self, kind: Kind, key: &[u8], what: What, wall_us: u64) -> bool {
+    pub(super) fn change(&self, kind: Kind, key: &[u8], what: What, wall_us: u64) -> bool {
         let Some(change) = self.hints.change(kind, key, what, wall_us) else { return false };
         let owner = ShardSet::owner(change.shard(), self.cores.len());
         self.cores[owner].post(ToCore::Hint(change)).is_ok()

@@ -10,8 +10,10 @@ use crate::maillog::files::LogFiles;
 use crate::maillog::rotation::Rules;
 use crate::post::Orders;
 use crate::tls::{OnExpired, Tickets};
+use crate::xdp::Lists;
 
 use super::certificates::{self, Certificates};
+use super::feeds::Feeds;
 
 /// All that a config needs, ready.
 #[derive(Debug)]
@@ -24,6 +26,12 @@ pub(super) struct Prepared {
     pub files: Option<LogFiles>,
     /// What is worth saying, one line each.
     pub warnings: Vec<String>,
+    /// The files of its lists.
+    pub feeds: Feeds,
+    /// What is wrong with them: the others are in force.
+    pub feed_problems: Vec<String>,
+    /// The same, as the cores get them.
+    pub lists: Lists,
 }
 
 /// Reads and checks the file. Blocks on files.
@@ -35,6 +43,7 @@ pub(super) fn prepare(
     old: &Orders,
     tickets: &Tickets,
     clock_trusted: bool,
+    feeds: &Feeds,
 ) -> Result<Prepared, Vec<String>> {
     let loaded = Config::load(path).map_err(|problems| lines(&problems.to_string()))?;
     let config = loaded.config;
@@ -58,7 +67,10 @@ pub(super) fn prepare(
         .then(|| LogFiles::open(&config.log.dir, Rules::of(&config.log), wall_us))
         .transpose()
         .map_err(|error| vec![format!("log {}: {error}", config.log.dir.display())])?;
-    Ok(Prepared { config, certificates, files, warnings })
+    let (feeds, feed_problems) = Feeds::load(&config, feeds, wall_us / 1_000_000);
+    warnings.extend(feed_problems.iter().cloned());
+    let lists = Lists::new(&config, &feeds.loaded);
+    Ok(Prepared { config, certificates, files, warnings, feeds, feed_problems, lists })
 }
 
 fn same_listeners(old: &Config, new: &Config) -> bool {
@@ -82,6 +94,9 @@ pub(super) fn changes(old: &Config, new: &Config) -> Vec<&'static str> {
         changed(&old.tls, &new.tls, "tls"),
         changed(&old.policy, &new.policy, "policy"),
         changed(&old.limits, &new.limits, "limits"),
+        changed(&old.xdp, &new.xdp, "xdp"),
+        changed(&old.lists, &new.lists, "list"),
+        changed(&old.dnsbl, &new.dnsbl, "dnsbl"),
         changed(&old.timeouts_in, &new.timeouts_in, "timeouts.in"),
         (routes[0] != routes[1]).then_some("route"),
         changed(&old.retry, &new.retry, "retry"),
@@ -115,11 +130,11 @@ mod tests {
         std::fs::create_dir_all(&dir).unwrap();
         let file = dir.join("config");
         let config = Config::parse("t", TEXT, &crate::config::Disk).unwrap().config;
-        let old = Orders { generation: 1, config, tls: None };
+        let old = Orders { generation: 1, config, tls: None, zones: Arc::default() };
         let tickets = Tickets::new().unwrap();
         let with = |text: String| {
             std::fs::write(&file, text).unwrap();
-            prepare(&file, &old, &tickets, true)
+            prepare(&file, &old, &tickets, true, &Feeds::default())
         };
         let said = |result: Result<Prepared, Vec<String>>| result.unwrap_err().join("\n");
         assert!(said(with(TEXT.replace("./spool", "./other"))).contains("spool"));

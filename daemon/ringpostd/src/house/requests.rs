@@ -12,6 +12,7 @@ use control::{
 use tokio::net::TcpListener;
 
 use crate::config::{Durability, LogConfig};
+use crate::dnsbl::Zones;
 use crate::events::Note;
 use crate::maillog::rotation::Rules;
 use crate::metrics::{self, Gauge};
@@ -91,7 +92,9 @@ impl House {
             durable: orders.config.spool.durability == Durability::Fsync,
             cores: self.mailboxes.len(),
         };
-        metrics::page(&about, &views)
+        let mut page = metrics::page(&about, &views);
+        self.filter_page(&mut page);
+        page
     }
 
     /// Answers one request.
@@ -129,6 +132,7 @@ impl House {
                 self.tables.set(&of, &fields, life_s, wall_us)
             }
             Request::HintsTidy => self.hints_tidy(wall_us).await,
+            Request::Xdp(request) => self.ladder(request, wall_us).await,
             other => {
                 let message = format!("{} is not known to this version", other.name());
                 Reply::Failure(Failure::new(FailureCode::Unknown, &message, ""))
@@ -259,9 +263,10 @@ impl House {
         let (path, tickets) = (self.facts.config_file.clone(), self.tickets.clone());
         let trusted = self.clock.borrow().is_trusted();
         let for_thread = Arc::clone(&old);
+        let feeds = self.filter.feeds.borrow().clone();
         // Recipient files may be large: read beside this thread.
         let prepared = tokio::task::spawn_blocking(move || {
-            reload::prepare(&path, &for_thread, &tickets, trusted)
+            reload::prepare(&path, &for_thread, &tickets, trusted, &feeds)
         });
         let prepared = prepared.await.map_err(|error| vec![error.to_string()])??;
         let outward = lookups::outward(&prepared.config.resolver);
@@ -271,15 +276,20 @@ impl House {
         Ok(self.put_in_force(&old, prepared, &changed))
     }
 
-    fn put_in_force(&self, old: &Orders, new: Prepared, changed: &[&str]) -> Reloaded {
-        let Prepared { config, certificates, files, warnings } = new;
+    fn put_in_force(self: &Rc<Self>, old: &Orders, new: Prepared, changed: &[&str]) -> Reloaded {
+        let Prepared { config, certificates, files, warnings, feeds, feed_problems, lists } = new;
         self.configure_log(&config.log, files);
         self.not_after_s.set(certificates.not_after_s);
         let confirmed = config.clock.confirmed;
         let generation = old.generation + 1;
-        let orders = Arc::new(Orders { generation, config, tls: certificates.store });
+        let first = crate::xdp::first_zone(&config);
+        let zones = Zones::new(&config.dnsbl, first, config.xdp.dnsbl_weight, Some(&old.zones));
+        let (tls, zones) = (certificates.store, Arc::new(zones));
+        let orders = Arc::new(Orders { generation, config, tls, zones });
         *self.orders.borrow_mut() = Arc::clone(&orders);
         self.tell_all(move || ToCore::Orders(Arc::clone(&orders)));
+        *self.filter.feeds.borrow_mut() = feeds;
+        self.put_lists(Arc::new(lists), feed_problems);
         if confirmed != old.config.clock.confirmed {
             self.clock.borrow_mut().operator(confirmed);
             let trusted = self.clock.borrow().is_trusted();

@@ -14,15 +14,19 @@ use spool::id::{MessageId, TransactionId};
 use spool::log::{self as log, OpenKind};
 
 use super::facts;
+use super::ladder::Ladder;
 use crate::acl::{self, Fact, RcptFacts, Verdict};
 use crate::desk::{Desk, reason_of_error, reason_of_refusal};
 use crate::dns::Reverse;
+use crate::dnsbl::Judged;
 use crate::events::{Client, Ending, Event, Phase, Reason, Refused, Stage, Tls};
 use crate::standing::Guest;
 use crate::tls::SessionInfo;
 
 /// What an offence weighs, in thousandths.
 const OFFENCE_MILLI: u32 = 1000;
+/// What talking before the greeting weighs: no mail server does that.
+const EARLY_MILLI: u32 = 10_000;
 
 /// A transaction of this session.
 #[derive(Debug)]
@@ -42,10 +46,12 @@ pub(super) struct Open {
     failed: Option<Reason>,
 }
 
-/// A recipient whose way is being found out.
+/// A recipient of whom something is being found out.
 #[derive(Debug)]
 struct Asked {
     token: Token,
+    /// What is missing.
+    fact: Fact,
     domain: Box<str>,
     facts: RcptFacts,
     due_us: u64,
@@ -65,6 +71,7 @@ pub(super) struct Talk {
     pub(super) extended: bool,
     pub(super) guest: Option<Guest>,
     pub(super) may_relay: bool,
+    pub(super) ladder: Ladder,
     /// It counts against its listener's sessions.
     pub(super) entered: bool,
     pub(super) tls: Option<Box<SessionInfo>>,
@@ -101,6 +108,7 @@ impl Talk {
             extended: false,
             guest: None,
             may_relay: false,
+            ladder: Ladder::default(),
             entered: false,
             tls: None,
             reverse: None,
@@ -159,23 +167,97 @@ impl Talk {
     }
 
     /// What is due now.
-    pub(super) fn overdue(&mut self, now_us: u64) -> Option<(Token, Answer)> {
+    pub(super) fn overdue(&mut self, desk: &mut Desk) -> Option<(Token, Answer)> {
+        let now_us = desk.now_us;
         if let Some((token, due)) = self.greet
             && due <= now_us
         {
             self.greet = None;
-            return Some((token, Answer::Accept));
+            return Some((token, self.greeting(desk)));
         }
         let asked = self.asked.take_if(|asked| asked.due_us <= now_us)?;
+        if asked.fact == Fact::Listed {
+            // Silence lists nobody.
+            self.ladder.judged(Judged::Unlisted);
+            self.asked = Some(asked);
+            return self.weigh_again(desk);
+        }
         Some((asked.token, Answer::Refuse(Reason::AnswerLate.refusal())))
     }
 
     /// The way that was missing is known (or known not to be found).
     pub(super) fn found(&mut self, desk: &mut Desk, domain: &str) -> Option<(Token, Answer)> {
-        let asked = self.asked.take_if(|asked| &*asked.domain == domain)?;
+        let waits = |asked: &mut Box<Asked>| asked.fact == Fact::Way && &*asked.domain == domain;
+        let asked = self.asked.take_if(waits)?;
         let way = facts::way(desk, asked.domain.as_bytes());
         let facts = RcptFacts { way: way.or(Some(acl::Way::Trouble)), ..asked.facts };
-        Some((asked.token, self.decided(acl::rcpt(&facts), &facts)))
+        let answer = self.weigh(desk, asked.token, asked.domain, facts)?;
+        Some((asked.token, answer))
+    }
+
+    /// Whether the client is listed is known now.
+    pub(super) fn weigh_again(&mut self, desk: &mut Desk) -> Option<(Token, Answer)> {
+        let asked = self.asked.take_if(|asked| asked.fact == Fact::Listed)?;
+        let listed = self.ladder.fact(desk);
+        let way = facts::way(desk, asked.domain.as_bytes());
+        let facts = RcptFacts { listed: listed.or(Some(false)), way, ..asked.facts };
+        let answer = self.weigh(desk, asked.token, asked.domain, facts)?;
+        Some((asked.token, answer))
+    }
+
+    /// The answer about a recipient, or nothing while something is missing.
+    fn weigh(
+        &mut self,
+        desk: &mut Desk,
+        token: Token,
+        domain: Box<str>,
+        facts: RcptFacts,
+    ) -> Option<Answer> {
+        match acl::rcpt(&facts) {
+            Verdict::Missing(fact) => {
+                if fact == Fact::Way {
+                    desk.ask_way(&domain);
+                }
+                let due_us = desk.now_us.saturating_add(desk.config().timeouts_in.answer_s.us());
+                self.asked = Some(Box::new(Asked { token, fact, domain, facts, due_us }));
+                None
+            }
+            Verdict::Refuse(Reason::Listed) => Some(self.listed(desk)),
+            verdict => {
+                self.would_refuse(desk);
+                Some(self.decided(verdict, &facts))
+            }
+        }
+    }
+
+    /// The greeting's answer.
+    fn greeting(&mut self, desk: &mut Desk) -> Answer {
+        match self.ladder.greeting(desk) {
+            Some(reason) => {
+                let detail = self.ladder.detail(desk, self.remote.ip());
+                self.ladder.refused(desk, self.remote.ip(), self.id);
+                Answer::Refuse(reason.refusal_about(&detail))
+            }
+            None => Answer::Accept,
+        }
+    }
+
+    /// The refusal of a listed client, with who lists it.
+    fn listed(&mut self, desk: &mut Desk) -> Answer {
+        let detail = self.ladder.detail(desk, self.remote.ip());
+        self.ladder.refused(desk, self.remote.ip(), self.id);
+        Answer::Refuse(Reason::Listed.refusal_about(&detail))
+    }
+
+    /// Says once of a listed client that is not refused that it would be.
+    fn would_refuse(&mut self, desk: &mut Desk) {
+        if self.may_relay || !self.ladder.is_passed(desk) {
+            return;
+        }
+        let detail = self.ladder.detail(desk, self.remote.ip());
+        self.ladder.refused(desk, self.remote.ip(), self.id);
+        let client = self.client();
+        desk.tell(&Event::WouldRefuse { client: &client, detail: detail.as_bytes() });
     }
 
     /// A verdict as the machine's answer; what a taken recipient means for the message is noted.
@@ -278,7 +360,7 @@ impl Host<'_> {
         self.talk.mark_us = self.desk.now_us;
         self.talk.greeted = true;
         if delay == 0 {
-            return Some(Answer::Accept);
+            return Some(self.talk.greeting(self.desk));
         }
         self.talk.greet = Some((token, self.desk.now_us.saturating_add(delay)));
         None
@@ -365,22 +447,14 @@ impl Host<'_> {
             standing: recipient.standing,
             postmaster: to.is_postmaster(),
             may_relay: self.talk.may_relay,
+            listed: self.talk.ladder.fact(self.desk),
             way: facts::way(self.desk, &recipient.domain),
             utf8,
             binary,
             octets,
         };
-        match acl::rcpt(&facts) {
-            Verdict::Missing(Fact::Way) => {
-                let domain: Box<str> = String::from_utf8_lossy(&recipient.domain).into();
-                self.desk.ask_way(&domain);
-                let due_us =
-                    self.desk.now_us.saturating_add(self.desk.config().timeouts_in.answer_s.us());
-                self.talk.asked = Some(Box::new(Asked { token, domain, facts, due_us }));
-                None
-            }
-            verdict => Some(self.talk.decided(verdict, &facts)),
-        }
+        let domain: Box<str> = String::from_utf8_lossy(&recipient.domain).into();
+        self.talk.weigh(self.desk, token, domain, facts)
     }
 
     /// Hands octets to the log.
@@ -448,11 +522,14 @@ impl Host<'_> {
             _ => None,
         };
         let sender = self.talk.open.as_ref().map(|open| &*open.sender);
+        let own = text.split_once(": ").map(|(_, tail)| tail.as_bytes());
+        let about = if stage == server::Stage::Rcpt { b"".as_slice() } else { about };
+        let detail = own.unwrap_or(about);
         let event = Event::CommandRefused(&Refused {
             client: self.talk.client(),
             stage: stage_of(stage),
             reason,
-            detail: if stage == server::Stage::Rcpt { b"" } else { about },
+            detail,
             sender,
             recipients,
             header: header.as_deref().filter(|header| !header.is_empty()),
@@ -468,8 +545,12 @@ impl Host<'_> {
         if guest.is_exempt() {
             return;
         }
-        let what = What::Offended(Offended { offence, weight_milli: OFFENCE_MILLI });
+        let weight_milli = if offence == Offence::Early { EARLY_MILLI } else { OFFENCE_MILLI };
+        let what = What::Offended(Offended { offence, weight_milli });
         self.desk.hint(Kind::Standing, guest.key(), what);
+        if !self.talk.may_relay {
+            self.talk.ladder.offended(self.desk, self.talk.remote.ip(), self.talk.id);
+        }
     }
 }
 

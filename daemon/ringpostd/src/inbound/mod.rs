@@ -7,6 +7,7 @@
 //! *Not here.* Where accepted mail goes: this module and the relay meet in the log.
 
 mod facts;
+mod ladder;
 mod host;
 pub mod proxy;
 mod wire;
@@ -20,6 +21,7 @@ use smtp::server::{Action, Answer, Closed, Server, Token};
 use crate::config::ListenerTls;
 use crate::desk::Desk;
 use crate::dns::Reverse;
+use crate::dnsbl::Judged;
 use crate::events::{Client, Ending, Event, Phase, Reason};
 use crate::post::ToCore;
 use crate::standing::{Excess, Guest};
@@ -130,6 +132,7 @@ impl Session {
         if let Some(names) = &mut desk.names {
             names.ask(core, self.conn, self.talk.remote.ip());
         }
+        self.talk.ladder.look(core, desk, self.conn, self.talk.remote.ip());
         desk.tell(&Event::Connected(&self.talk.client()));
         if tls == ListenerTls::Implicit {
             self.wire.begin(desk, self.talk.local.ip());
@@ -346,7 +349,7 @@ impl Session {
                 return self.close(core, desk, Ending::Closed);
             }
         }
-        if let Some((token, answer)) = self.talk.overdue(desk.now_us) {
+        if let Some((token, answer)) = self.talk.overdue(desk) {
             return self.answer(core, desk, token, answer);
         }
         self.with_machine(core, desk, |machine, host| machine.timeout(host.desk.now_us, host));
@@ -372,6 +375,14 @@ impl Session {
     /// Where mail for a domain goes was found out; asks `acl` again if that was missing.
     pub fn found(&mut self, core: &mut Core<ToCore>, desk: &mut Desk, domain: &str) {
         if let Some((token, answer)) = self.talk.found(desk, domain) {
+            self.answer(core, desk, token, answer);
+        }
+    }
+
+    /// What the DNS lists say of the client.
+    pub fn judged(&mut self, core: &mut Core<ToCore>, desk: &mut Desk, judged: Judged) {
+        self.talk.ladder.judged(judged);
+        if let Some((token, answer)) = self.talk.weigh_again(desk) {
             self.answer(core, desk, token, answer);
         }
     }

@@ -32,6 +32,12 @@ pub(super) fn describe(event: &Event<'_>, subject: bool, form: &mut impl Form) -
             form.mark("spoke before the greeting");
             form.tail("said", said);
         }
+        Event::WouldRefuse { client, detail } => {
+            form.event("would_refuse", client.id);
+            host(client, form);
+            form.mark("would be refused");
+            form.tail("detail", detail);
+        }
         Event::TlsFailed { client, error } => {
             form.event("tls_failed", client.id);
             host(client, form);

@@ -39,6 +39,10 @@ metrics! {
         Connections = "ringpost_connections_total",
         /// Clients that spoke before the greeting.
         EarlyTalkers = "ringpost_early_talkers_total",
+        /// Sessions of listed clients that are taken because the ladder only counts.
+        WouldRefuse = "ringpost_would_refuse_total",
+        /// Clients that were banned, by whatever list or evidence.
+        Banned = "ringpost_bans_total",
         /// Sessions with clients that went over to TLS.
         TlsStarted = "ringpost_tls_sessions_total",
         /// TLS handshakes with clients that failed.

@@ -1,11 +1,13 @@
 //! Every key of the config file, by section, in the order in which the docs print them.
 
 mod deliver;
+mod filter;
 mod keep;
 mod manage;
 mod receive;
 
 pub use deliver::{Discard, ResolverConfig, RetryConfig, RouteHost, RouteTls, TimeoutsOut};
+pub use filter::{DnsblConfig, ListConfig, ListFormat, XdpConfig};
 pub use keep::{Durability, HintsConfig, LogConfig, LogFormat, SpoolConfig};
 pub use manage::{AdminConfig, ClockConfig, MetricsConfig, NodeConfig};
 pub use receive::{
@@ -27,6 +29,9 @@ pub(super) const SECTIONS: &[&Section] = &[
     PolicyConfig::SECTION,
     LimitsConfig::SECTION,
     TimeoutsIn::SECTION,
+    XdpConfig::SECTION,
+    ListConfig::SECTION,
+    DnsblConfig::SECTION,
     RouteKeys::SECTION,
     RouteHost::SECTION,
     RetryConfig::SECTION,
