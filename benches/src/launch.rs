@@ -89,7 +89,7 @@ pub fn start(name: &str, address: SocketAddr, cpu: usize, command: Command) -> i
     // The child inherits the CPU; what measures goes back to all of them.
     let all = system::cpus()?;
     system::pin(cpu)?;
-    let spawned = command.stdin(Stdio::piped()).spawn();
+    let spawned = system::spawn(command.stdin(Stdio::piped()));
     system::set_cpus(&all)?;
     let mut child = spawned.map_err(|error| io::Error::other(format!("{name}: {error}")))?;
     let pid = i32::try_from(child.id()).map_err(io::Error::other)?;

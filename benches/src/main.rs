@@ -14,7 +14,7 @@ use mxbench::sink::ledger::{self, Ledger};
 use mxbench::sink::options::Extension;
 use mxbench::source::mail::Size;
 use mxbench::source::options::{Options, Pace, Refused, Starttls};
-use mxbench::{floor, sink, source, system};
+use mxbench::{bare, floor, sink, source, system};
 
 #[derive(Debug, Parser)]
 #[command(version, about = "Measures an MX against the physical limit and its peers")]
@@ -42,8 +42,17 @@ enum Command {
 #[derive(Debug, Args)]
 struct FloorArguments {
     /// Address and port to listen on; port 0 lets the kernel choose.
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    listen: String,
+    #[arg(long, value_name = "ADDRESS:PORT", required_unless_present = "bare")]
+    listen: Option<String>,
+    /// Measure the bare machine instead, and end: durable writes and bandwidth in --spool, TCP.
+    #[arg(long)]
+    bare: bool,
+    /// Folder whose device is measured, with --bare.
+    #[arg(long, value_name = "DIR")]
+    spool: Option<PathBuf>,
+    /// Octets of a durable write, with --bare.
+    #[arg(long, default_value_t = bare::BLOCK_OCTETS)]
+    octets: usize,
     /// Stay on this CPU.
     #[arg(long)]
     pin: Option<usize>,
@@ -328,9 +337,15 @@ fn main() -> ExitCode {
 }
 
 fn serve_floor(arguments: &FloorArguments) -> io::Result<ExitCode> {
+    let Some(listen) = arguments.listen.as_ref().filter(|_| !arguments.bare) else {
+        let last = std::thread::available_parallelism()?.get() - 1;
+        let bare = bare::measure(arguments.spool.as_deref(), [0, last], arguments.octets)?;
+        system::say(&bare.text())?;
+        return Ok(ExitCode::SUCCESS);
+    };
     arguments.pin.map_or(Ok(()), system::pin)?;
     let stop = system::stop_signals()?;
-    let listener = system::listener(address(&arguments.listen)?)?;
+    let listener = system::listener(address(listen)?)?;
     system::say(&format!("mxbench floor: listening on {}", listener.local_addr()?))?;
     let counts = floor::serve(listener, stop)?;
     system::say(&serde_json::to_string(&counts)?)?;
@@ -343,6 +358,11 @@ fn run_source(arguments: SourceArguments) -> io::Result<ExitCode> {
     let json = arguments.json;
     let tolerant = arguments.tolerant;
     let options = source_options(arguments)?;
+    let files = system::raise_file_limit()?;
+    if u64::from(options.sessions) + 50 > files {
+        let text = format!("{} sessions: only {files} open files are allowed", options.sessions);
+        return Err(io::Error::other(text));
+    }
     let summary = source::run(options, stop, &mut |open| {
         let _ = system::say(&format!("mxbench source: {open} idle sessions stand"));
     })?;

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Child, Command};
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -46,6 +47,19 @@ pub fn stop_signals() -> io::Result<OwnedFd> {
     fd.as_fd().try_clone_to_owned()
 }
 
+/// Starts a program that hears SIGINT and SIGTERM, whatever this thread has blocked: a mask is
+/// inherited, and few programs look at theirs.
+pub fn spawn(command: &mut Command) -> io::Result<Child> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGTERM);
+    let before = SigSet::thread_get_mask()?;
+    signals.thread_unblock()?;
+    let child = command.spawn();
+    before.thread_set_mask()?;
+    child
+}
+
 /// Raises the soft limit of open files to the hard one and says what it is.
 pub fn raise_file_limit() -> io::Result<u64> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
@@ -69,4 +83,24 @@ pub fn cpus() -> io::Result<CpuSet> {
 /// Lets this thread use these CPUs.
 pub fn set_cpus(cpus: &CpuSet) -> io::Result<()> {
     Ok(sched_setaffinity(Pid::from_raw(0), cpus)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_hears_what_its_parent_blocks() {
+        std::thread::spawn(|| {
+            let _stop = stop_signals().unwrap();
+            let mut child = spawn(Command::new("sleep").arg("1000")).unwrap();
+            let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+            nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();
+            assert!(!child.wait().unwrap().success());
+            let blocked = SigSet::thread_get_mask().unwrap();
+            assert!(blocked.contains(Signal::SIGTERM), "ours is as it was");
+        })
+        .join()
+        .unwrap();
+    }
 }

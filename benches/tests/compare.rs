@@ -164,3 +164,15 @@ fn a_plan_that_cannot_work_says_so_before_it_starts() {
     assert_eq!(all.matches("no program /no/program").count(), 4, "{all}");
     assert!(says(&["/no/plan.toml"]).contains("/no/plan.toml"));
 }
+
+#[test]
+fn the_bare_machine_is_measured_by_itself() {
+    let folder = Folder::new("bare");
+    let output = Command::new(PROGRAM)
+        .args(["floor", "--bare", "--octets", "16384", "--spool", &folder.file("")])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("durable writes of 16384 octets") && text.contains("bare TCP"), "{text}");
+    assert!(!Command::new(PROGRAM).arg("floor").output().unwrap().status.success());
+}
