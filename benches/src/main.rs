@@ -265,6 +265,9 @@ struct MeasureArguments {
     /// Idle sessions whose memory is measured; 0: none.
     #[arg(long, default_value_t = 10_000)]
     idle: u32,
+    /// Idle sessions inside TLS as well.
+    #[arg(long)]
+    idle_tls: bool,
     /// Measure memory under ten messages of 100 MiB at once, too.
     #[arg(long)]
     large: bool,
@@ -496,6 +499,7 @@ fn run_measure(arguments: MeasureArguments) -> io::Result<ExitCode> {
         messages_per_connection: arguments.messages_per_connection,
         source_arguments: arguments.source_argument,
         idle: arguments.idle,
+        idle_tls: arguments.idle_tls,
         large: arguments.large,
         half_rate: arguments.half_rate,
         fifo: arguments.fifo,

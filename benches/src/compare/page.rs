@@ -25,8 +25,9 @@ svg .mark{stroke:var(--fg);stroke-dasharray:4 3}svg polyline{fill:none;stroke-wi
 .legend{margin:.2rem 0;font-size:13px}.legend span{margin-right:1em;white-space:nowrap}\
 .legend i{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin-right:.35em}\
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:13.5px;margin:.6rem 0}\
-td,th{padding:.25rem .7rem;text-align:right;border-bottom:1px solid var(--grid)}\
-td:first-child,th:first-child,td.text{text-align:left}th{color:var(--dim);font-weight:500}\
+td,th{padding:.25rem .7rem;text-align:right;border-bottom:1px solid var(--grid);\
+white-space:nowrap}td:first-child,th:first-child,td.text{text-align:left;white-space:normal}\
+th{color:var(--dim);font-weight:500}\
 small{color:var(--dim)}.bad{color:#d1242f;font-weight:600}.wide{overflow-x:auto}\
 .tiles{display:flex;flex-wrap:wrap;gap:.8rem;margin:1rem 0}.tiles div{background:var(--soft);\
 border-radius:8px;padding:.7rem 1rem;min-width:150px}.tiles b{display:block;font-size:1.5rem}";
@@ -85,7 +86,7 @@ fn tiles(report: &Report) -> String {
             continue;
         }
         let what = match (&ratio.other[..], &ratio.what[..]) {
-            (FLOOR_NAME, _) => "of the floor's CPU budget kept".to_owned(),
+            (FLOOR_NAME, _) => "floor CPU / our CPU".to_owned(),
             (other, "cpu") => format!("less CPU a message than {other}"),
             (other, _) => format!("the rate of {other}"),
         };
@@ -244,7 +245,7 @@ fn sweep(page: &mut String, report: &Report, family: &str) {
     };
     let ticks: Vec<(f64, String)> =
         runs.iter().map(|run| (at(run.sessions), run.sessions.to_string())).collect();
-    let _ = write!(page, "<h2>{}: over sessions</h2><div class=plots>", escape(family));
+    let _ = write!(page, "<h2>{}</h2><div class=plots>", escape(family));
     for (title, y, name) in [
         ("Throughput over sessions", "messages a second", "rate"),
         ("p99 of the final dot over sessions", "microseconds", "dot_p99_us"),

@@ -60,7 +60,7 @@ pub(super) fn lines(x: &str, y: &str, ticks: &[(f64, String)], lines: &[Line<'_>
     let values = || lines.iter().flat_map(|line| &line.points).map(|point| point.1.max(1e-9));
     let least = values().fold(f64::INFINITY, f64::min).log10().floor();
     let most = values().fold(0.0, f64::max).log10().ceil().max(least + 1.0);
-    let (right, low) = (WIDTH - 8.0, HEIGHT - BOTTOM);
+    let (right, low) = (WIDTH - 18.0, HEIGHT - BOTTOM);
     let at_x = |position: f64| LEFT + position * (right - LEFT);
     let at_y = |value: f64| low - (value.max(1e-9).log10() - least) / (most - least) * (low - TOP);
     let mut svg = open(WIDTH, HEIGHT);

@@ -57,6 +57,8 @@ pub struct Plan {
     pub source_arguments: Vec<String>,
     /// Idle sessions; 0 leaves that part out.
     pub idle: u32,
+    /// The same inside TLS (not for the floor).
+    pub idle_tls: bool,
     /// Measure memory under large messages.
     pub large: bool,
     /// After the rounds, take latencies in open loop at half of each server's rate.
@@ -111,7 +113,10 @@ pub fn run(plan: &Plan, stop: OwnedFd) -> io::Result<Report> {
     }
     for server in order(plan, 0) {
         if plan.idle > 0 && !meter.stopped() {
-            report.idle.push(idle(plan, &meter, server)?);
+            report.idle.push(idle(plan, &meter, server, false)?);
+        }
+        if plan.idle > 0 && plan.idle_tls && server.is_some() && !meter.stopped() {
+            report.idle.push(idle(plan, &meter, server, true)?);
         }
     }
     for server in order(plan, 0) {
@@ -273,12 +278,13 @@ fn half_rate(plan: &Plan, meter: &Meter, loads: &[Load], report: &mut Report) ->
     Ok(())
 }
 
-fn idle(plan: &Plan, meter: &Meter, server: Option<&Server>) -> io::Result<Idle> {
+fn idle(plan: &Plan, meter: &Meter, server: Option<&Server>, tls: bool) -> io::Result<Idle> {
     let running = start(plan, meter, server)?;
     let before = running.usage()?.resident;
     let mut child = meter
         .source(&running)?
         .args(&plan.source_arguments)
+        .args(tls.then_some(["--starttls", "1"]).into_iter().flatten())
         .args(["--idle", &plan.idle.to_string(), "--duration", "600"])
         .stdout(Stdio::piped())
         .spawn()?;
@@ -290,10 +296,16 @@ fn idle(plan: &Plan, meter: &Meter, server: Option<&Server>) -> io::Result<Idle>
     let with = running.usage()?.resident;
     let id = i32::try_from(child.id()).map_err(io::Error::other)?;
     kill(Pid::from_raw(id), Signal::SIGTERM)?;
-    output.read_to_string(&mut String::new())?;
+    let mut rest = String::new();
+    output.read_to_string(&mut rest)?;
     child.wait()?;
+    let summary: Summary = serde_json::from_str(rest.trim()).map_err(io::Error::other)?;
+    if tls && summary.tls_handshakes < sessions {
+        return Err(io::Error::other(format!("{}: offers no STARTTLS", name(server))));
+    }
     if sessions != u64::from(plan.idle) {
         eprintln!("{}: {sessions} of {} idle sessions stand", name(server), plan.idle);
     }
-    Ok(Idle { server: name(server), sessions, before, with })
+    let server = name(server) + if tls { ", TLS" } else { "" };
+    Ok(Idle { server, sessions, before, with })
 }

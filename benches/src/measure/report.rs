@@ -172,12 +172,12 @@ impl Report {
             }
         }
         if !self.idle.is_empty() {
-            text.push_str("\nidle sessions after EHLO, plaintext\n");
+            text.push_str("\nidle sessions after EHLO, plaintext where TLS is not named\n");
         }
         for idle in &self.idle {
             let _ = writeln!(
                 text,
-                "{:<12}{:>10.0} octets a session ({} sessions, {:.1} -> {:.1} MiB resident)",
+                "{:<14}{:>10.0} octets a session ({} sessions, {:.1} -> {:.1} MiB resident)",
                 idle.server,
                 idle.octets_per_session(),
                 idle.sessions,

@@ -90,7 +90,9 @@ fn measure(more: &[String]) -> Result<(), String> {
     for (flag, value) in usual.iter().filter(|(flag, _)| !more.iter().any(|word| word == flag)) {
         measure.args([flag, value]);
     }
-    for flag in ["--fifo", "--large"].iter().filter(|flag| !more.iter().any(|w| w == **flag)) {
+    for flag in
+        ["--fifo", "--large", "--idle-tls"].iter().filter(|flag| !more.iter().any(|w| w == **flag))
+    {
         measure.arg(flag);
     }
     measure.args(more);
@@ -117,13 +119,17 @@ fn write_config(place: &Path, port: u16, discard: &str) -> Result<PathBuf, Strin
     };
     let config = format!(
         "[node]\nhostname = \"mx.example.org\"\ncores = 1\n\
-         [[listener]]\naddress = \"127.0.0.1\"\nport = {port}\ntls = \"none\"\n\
+         [[listener]]\naddress = \"127.0.0.1\"\nport = {port}\n\
+         [[tls.certificate]]\nnames = [\"mx.example.org\"]\nself_signed = true\n\
+         certificate = \"{crt}\"\nkey = \"{key}\"\n\
          [policy]\nrelay_domains = [\"example.com\", \"example.org\"]\nany_recipient = true\n\
          size_max = \"200 MiB\"\nmessages_max = 1000000\n\
          [[route]]\nname = \"hole\"\ndomains = [\"*\"]\ndiscard = \"{discard}\"\n\
          [spool]\nplaces = [\"{spool}\"]\nsegments = 48\nsegment_mib = 64\n\
          [hints]\nfile = \"{hints}\"\nsize = \"16 MiB\"\n\
          [log]\ndir = \"{log}\"\ntotal_size = \"256 MiB\"\n",
+        crt = at("own.crt"),
+        key = at("own.key"),
         spool = at("spool"),
         hints = at("hints"),
         log = text(&log),
