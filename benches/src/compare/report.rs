@@ -324,10 +324,11 @@ impl Report {
         self.ratios.clear();
         for run in &self.runs {
             for note in &self.servers {
+                // A burst in which nothing was acknowledged has no cost of a message.
+                let some = |burst: &&Burst| burst.source.acked > 0;
                 for (name, figure) in FIGURES {
-                    if let Some(median) =
-                        Median::of(self.bursts_of(&run.name, &note.name).map(figure))
-                    {
+                    let bursts = self.bursts_of(&run.name, &note.name).filter(some);
+                    if let Some(median) = Median::of(bursts.map(figure)) {
                         self.figures.insert(format!("{}|{}|{name}", run.name, note.name), median);
                     }
                 }
@@ -348,7 +349,7 @@ impl Report {
     }
 
     fn round<'r>(&'r self, run: &'r str, server: &'r str, round: usize) -> Option<&'r Burst> {
-        self.bursts_of(run, server).find(|burst| burst.round == round)
+        self.bursts_of(run, server).find(|burst| burst.round == round && burst.source.acked > 0)
     }
 
     fn rounds(&self) -> usize {

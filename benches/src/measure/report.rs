@@ -90,14 +90,16 @@ fn phase(burst: &Burst, figure: fn(&crate::source::report::Figures) -> f64) -> f
 
 impl Report {
     fn of(&self, load: &str, server: &str, figure: fn(&Burst) -> f64) -> Option<Median> {
-        let bursts = self.bursts.iter().filter(|b| b.load == load && b.server == server);
+        // A burst in which nothing was acknowledged has no cost of a message.
+        let bursts = self.bursts.iter().filter(|b| b.source.acked > 0);
+        let bursts = bursts.filter(|b| b.load == load && b.server == server);
         Median::of(bursts.map(figure))
     }
 
     /// Ratio a / b of a figure, round by round, so that slow drifts of the machine fall out.
     fn ratio(&self, load: &str, a: &str, b: &str, figure: fn(&Burst) -> f64) -> Option<Median> {
         let find = |server: &str, round| {
-            let mut bursts = self.bursts.iter();
+            let mut bursts = self.bursts.iter().filter(|x| x.source.acked > 0);
             bursts.find(|x| x.load == load && x.server == server && x.round == round).map(figure)
         };
         let rounds = self.bursts.iter().map(|burst| burst.round).max()? + 1;

@@ -198,7 +198,8 @@ impl<'a> Source<'a> {
         !self.stopping
             && match self.options.pace {
                 Pace::Total(total) => self.begun < total,
-                Pace::For(duration) => u128::from(now) < duration.as_nanos(),
+                // On a machine that let us wait all that time: one message at least.
+                Pace::For(duration) => u128::from(now) < duration.as_nanos() || self.begun == 0,
                 Pace::Open { duration, .. } => {
                     u128::from(now) < duration.as_nanos() || !self.waiting.is_empty()
                 }

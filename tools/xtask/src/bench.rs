@@ -113,7 +113,7 @@ fn write_config(place: &Path, port: u16, discard: &str) -> Result<PathBuf, Strin
     let memory = Path::new("/dev/shm");
     let name = place.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let log = if memory.is_dir() {
-        memory.join(format!("ringpost-bench-{name}"))
+        memory.join(format!("ringpost-bench-log-{name}"))
     } else {
         place.join("log")
     };
