@@ -8,6 +8,8 @@ use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use gptman::GPT;
+
 use crate::efi;
 
 const CLASS: &str = "/sys/class/block";
@@ -28,7 +30,9 @@ pub(crate) struct Block {
     pub(crate) name: String,
     /// Its partition's name in the GPT.
     pub(crate) label: Option<String>,
-    /// Its partition's GUID.
+    /// Its number in the GPT.
+    pub(crate) number: Option<u32>,
+    /// Its partition's GUID, where somebody asked: Linux 6.12 does not tell it in uevents.
     pub(crate) guid: Option<String>,
     /// The disk it is a part of.
     pub(crate) disk: Option<String>,
@@ -62,7 +66,9 @@ fn block(name: String, uevent: &str, parent: String) -> Block {
     let said: BTreeMap<&str, &str> = uevent.lines().filter_map(|l| l.split_once('=')).collect();
     let text = |key: &str| said.get(key).map(|value| (*value).to_owned());
     let is_part = said.get("DEVTYPE") == Some(&"partition");
-    Block { name, label: text("PARTNAME"), guid: text("PARTUUID"), disk: is_part.then_some(parent) }
+    let number = said.get("PARTN").and_then(|text| text.parse().ok());
+    let disk = is_part.then_some(parent);
+    Block { name, label: text("PARTNAME"), number, guid: None, disk }
 }
 
 /// The disk we were started from.
@@ -70,7 +76,33 @@ fn block(name: String, uevent: &str, parent: String) -> Block {
 /// # Errors
 /// None, or more than one, and what to do.
 pub(crate) fn own() -> Result<String, String> {
-    find_own(&list(), efi::loader("LoaderDevicePartUUID").as_deref())
+    let mut all = list();
+    for block in all.iter_mut().filter(|b| b.label.as_deref() == Some(ESP)) {
+        block.guid = guid(block);
+    }
+    find_own(&all, efi::loader("LoaderDevicePartUUID").as_deref())
+}
+
+/// A partition's GUID, read from its disk's table.
+fn guid(block: &Block) -> Option<String> {
+    let (disk, number) = (block.disk.as_ref()?, block.number?);
+    let mut file = File::open(Path::new("/dev").join(disk)).ok()?;
+    let table = GPT::find_from(&mut file).ok()?;
+    let (_, entry) = table.iter().find(|(n, _)| *n == number)?;
+    Some(guid_text(&entry.unique_partition_guid))
+}
+
+/// As everybody writes it: the first three parts stand turned round on the disk.
+fn guid_text(bytes: &[u8; 16]) -> String {
+    const ORDER: [usize; 16] = [3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15];
+    let mut text = String::new();
+    for (n, at) in ORDER.into_iter().enumerate() {
+        if matches!(n, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        text += &format!("{:02x}", bytes[at]);
+    }
+    text
 }
 
 fn find_own(all: &[Block], started_from: Option<&str>) -> Result<String, String> {
@@ -154,6 +186,7 @@ mod tests {
         Block {
             name: format!("{disk}p2"),
             label: Some(SEED.to_owned()),
+            number: Some(2),
             guid: Some(guid.to_owned()),
             disk: Some(disk.to_owned()),
         }
@@ -161,12 +194,18 @@ mod tests {
 
     #[test]
     fn uevents_are_read() {
-        let said = "MAJOR=259\nDEVTYPE=partition\nPARTN=2\nPARTUUID=ab-cd\nPARTNAME=x\n";
+        let said = "MAJOR=259\nDEVTYPE=partition\nPARTN=2\nPARTNAME=x\n";
         let found = block("nvme0n1p2".into(), said, "nvme0n1".into());
         assert_eq!(found.label.as_deref(), Some("x"));
-        assert_eq!(found.guid.as_deref(), Some("ab-cd"));
+        assert_eq!(found.number, Some(2));
         assert_eq!(found.disk.as_deref(), Some("nvme0n1"));
         assert_eq!(block("vda".into(), "DEVTYPE=disk\n", "block".into()).disk, None);
+    }
+
+    #[test]
+    fn guids_are_written_as_the_firmware_writes_them() {
+        let esp = *b"\x28\x73\x2a\xc1\x1f\xf8\xd2\x11\xba\x4b\x00\xa0\xc9\x3e\xc9\x3b";
+        assert_eq!(guid_text(&esp), "c12a7328-f81f-11d2-ba4b-00a0c93ec93b");
     }
 
     #[test]
