@@ -16,3 +16,5 @@ mod console;
 mod sim;
 #[cfg(test)]
 mod xdp;
+#[cfg(test)]
+mod image;

@@ -1,17 +1,22 @@
 //! One virtual machine: its disk, its serial line, its port 25.
+//!
+//! *Limits*: a guest lives `LIFE_MAX` at most. That is no verdict on the guest: it keeps the run of
+//! all tests from standing still, and the error says so.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::daemon::programs::Folder;
 
-/// After so long a wait says that it still waits; it never gives up by itself.
+/// After so long a wait says that it still waits.
 const SAY_EVERY: Duration = Duration::from_secs(60);
+/// A limit of these tests, many times what the slowest guest took on a busy machine.
+const LIFE_MAX: Duration = Duration::from_secs(20 * 60);
 
 /// How a guest is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +32,10 @@ pub(crate) enum Start {
 /// A running guest. Dropped, it is killed.
 pub(crate) struct Guest {
     child: Child,
+    keys: Option<ChildStdin>,
     lines: Receiver<String>,
     said: Vec<String>,
+    started: Instant,
     /// Where its port 25 is reached.
     pub(crate) mail: SocketAddr,
     monitor: PathBuf,
@@ -52,7 +59,7 @@ impl Guest {
         qemu.args(["-netdev", &format!("user,id=n,hostfwd=tcp:{mail}-:25")]);
         qemu.args(["-device", "virtio-net-pci,netdev=n,mac=52:54:00:12:34:56,romfile="]);
         firmware(&mut qemu, folder, start);
-        qemu.args(more).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        qemu.args(more).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut child = qemu.spawn().expect("qemu-system-x86_64 is installed");
         let serial = BufReader::new(child.stdout.take().expect("stdout is piped"));
         let (to, lines) = channel();
@@ -61,7 +68,8 @@ impl Guest {
                 let _ = to.send(String::from_utf8_lossy(&line).trim_end().to_owned());
             }
         });
-        Self { child, lines, said: Vec::new(), mail, monitor }
+        let keys = child.stdin.take();
+        Self { child, keys, lines, said: Vec::new(), started: Instant::now(), mail, monitor }
     }
 
     /// Waits for a line that holds this, and returns it.
@@ -79,7 +87,13 @@ impl Guest {
                         return line;
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => eprintln!("still waiting for {any:?}"),
+                Err(RecvTimeoutError::Timeout) => {
+                    eprintln!("still waiting for {any:?}");
+                    assert!(
+                        self.started.elapsed() < LIFE_MAX,
+                        "a limit of the tests, no verdict: the guest lives for {LIFE_MAX:?}"
+                    );
+                }
                 Err(RecvTimeoutError::Disconnected) => {
                     panic!("the guest ended without {any:?}:\n{}", self.said.join("\n"))
                 }
@@ -90,6 +104,12 @@ impl Guest {
     /// Everything it said so far.
     pub(crate) fn said(&self) -> String {
         self.said.join("\n")
+    }
+
+    /// Types on the serial line.
+    pub(crate) fn press(&mut self, keys: &str) {
+        let line = self.keys.as_mut().expect("the serial line is piped");
+        line.write_all(keys.as_bytes()).and_then(|()| line.flush()).expect("QEMU reads keys");
     }
 
     /// Gives QEMU's monitor a command.

@@ -31,44 +31,60 @@ fn text(bytes: &[u8]) -> Option<String> {
     String::from_utf16(&units).ok().filter(|text| !text.is_empty())
 }
 
-/// The version in a file's name, and whether it is counted.
-fn version_of(file: &str) -> Option<(&str, bool)> {
+/// The version in a file's name, and whether its count is used up.
+pub(crate) fn version_of(file: &str) -> Option<(&str, bool)> {
+    let (version, left) = counted(file)?;
+    Some((version, left == Some(0)))
+}
+
+/// The version in a file's name, and how many tries it has left if it is counted.
+fn counted(file: &str) -> Option<(&str, Option<u32>)> {
     let middle = file.strip_prefix("ringpost_")?.strip_suffix(".efi")?;
     match middle.split_once('+') {
         Some((version, counters)) => {
             let (left, done) = counters.split_once('-').unwrap_or((counters, "0"));
             let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-            (number(left) && number(done)).then_some((version, true))
+            number(done).then_some((version, Some(left.parse().ok().filter(|_| number(left))?)))
         }
-        None => Some((middle, false)),
+        None => Some((middle, None)),
     }
+}
+
+/// Asks systemd-boot to start this version at the next start, once.
+///
+/// # Errors
+/// The firmware's.
+pub(crate) fn start_once(version: &str) -> Result<(), String> {
+    let path = format!("{VARIABLES}/LoaderEntryOneShot-{LOADER}");
+    // Non-volatile, for the loader and for us; the name is a pattern, whatever the count says.
+    let mut bytes = vec![7, 0, 0, 0];
+    let text = format!("ringpost_{version}*\0");
+    bytes.extend(text.encode_utf16().flat_map(u16::to_le_bytes));
+    // The kernel wants the variable in one write.
+    let done = std::fs::write(&path, bytes);
+    done.map_err(|error| format!("the firmware does not take LoaderEntryOneShot: {error}"))
 }
 
 /// The file to bless, below the ESP, if the running version is under trial.
 ///
-/// `counted` is `LoaderBootCountPath`, `selected` is `LoaderEntrySelected`.
+/// `count_path` is `LoaderBootCountPath`, `selected` is `LoaderEntrySelected`.
 pub(crate) fn under_trial(
     own: &str,
-    counted: Option<&str>,
+    count_path: Option<&str>,
     selected: Option<&str>,
 ) -> Option<(PathBuf, PathBuf)> {
-    let path = counted?.replace('\\', "/");
+    let path = count_path?.replace('\\', "/");
     let path = Path::new(path.trim_start_matches('/'));
     let name = path.file_name()?.to_str()?;
     if path.components().any(|part| !matches!(part, std::path::Component::Normal(_))) {
         return None;
     }
-    let (version, true) = version_of(name)? else { return None };
-    let (chosen, _) = version_of_entry(selected?)?;
+    let (version, Some(_)) = counted(name)? else { return None };
+    let (chosen, _) = counted(selected?)?;
     if version != own || chosen != own {
         return None;
     }
     Some((path.to_owned(), path.with_file_name(format!("ringpost_{own}.efi"))))
-}
-
-/// The entry's id, which systemd-boot writes with the counters or without, by its version.
-fn version_of_entry(entry: &str) -> Option<(&str, bool)> {
-    version_of(entry)
 }
 
 #[cfg(test)]
@@ -82,8 +98,8 @@ mod tests {
         let found = under_trial("1.1.0", Some(PATH), Some("ringpost_1.1.0.efi")).unwrap();
         assert_eq!(found.0, Path::new("EFI/Linux/ringpost_1.1.0+2-1.efi"));
         assert_eq!(found.1, Path::new("EFI/Linux/ringpost_1.1.0.efi"));
-        let counted = under_trial("1.1.0", Some(PATH), Some("ringpost_1.1.0+2-1.efi"));
-        assert!(counted.is_some());
+        let chosen = under_trial("1.1.0", Some(PATH), Some("ringpost_1.1.0+2-1.efi"));
+        assert!(chosen.is_some());
     }
 
     #[test]

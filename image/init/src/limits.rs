@@ -31,12 +31,26 @@ pub(crate) const HEALTH_STEP: Duration = Duration::from_secs(5);
 pub(crate) const SEED_FILE_MAX: u64 = 1 << 20;
 /// Files of the config seed.
 pub(crate) const SEED_FILES_MAX: usize = 64;
+/// Minutes after which a config that nobody confirmed may be undone at the latest.
+pub(crate) const CONFIRM_MINUTES_MAX: u64 = 24 * 60;
 /// Generations of the config that are kept.
 pub(crate) const GENERATIONS_MAX: usize = 20;
 /// Interfaces, addresses and routes that the machine's settings may name together.
 pub(crate) const NETWORK_ENTRIES_MAX: usize = 256;
 /// Octets that are read from a firmware variable.
 pub(crate) const EFI_VARIABLE_MAX: usize = 4096;
+/// Octets of a release's manifest, and of its signature.
+pub(crate) const MANIFEST_MAX: u64 = 64 << 10;
+/// Octets of a version's file.
+pub(crate) const UKI_MAX: u64 = 64 << 20;
+/// Starts a new version gets to show that it works.
+pub(crate) const TRIES: u32 = 3;
+/// Versions that the ESP keeps, with the running and the new one.
+pub(crate) const VERSIONS_MAX: usize = 3;
+/// Octets that stay free on the ESP.
+pub(crate) const ESP_SPARE_BYTES: u64 = 1 << 20;
+/// How long one step of a transfer may take.
+pub(crate) const FETCH_STEP: Duration = Duration::from_secs(30);
 /// Octets of one message on the readiness socket.
 pub(crate) const NOTIFY_MAX: usize = 1024;
 
@@ -58,5 +72,6 @@ pub(crate) const DAEMON_LOCKED: u64 = 256 << 20;
 
 const _: () = assert!(RESTART_FIRST.as_millis() < RESTART_MAX.as_millis());
 const _: () = assert!(READY.as_secs() < TRIAL.as_secs(), "a trial outlives one slow start");
+const _: () = assert!(VERSIONS_MAX >= 2, "the running version and the new one");
 const _: () = assert!(STATE_BYTES_MIN <= STATE_BYTES);
 const _: () = assert!(CLEAR_BYTES <= SPOOL_BYTES_MIN);

@@ -16,6 +16,8 @@ mod say;
 
 mod settings;
 
+mod version;
+
 mod efi;
 
 mod mounts;
@@ -28,13 +30,21 @@ mod helper;
 
 mod disks;
 
+mod esp;
+
 mod provision;
 
 mod netlink;
 
 mod network;
 
+mod fetch;
+
+mod upgrade;
+
 mod generations;
+
+mod commands;
 
 mod launch;
 
@@ -64,12 +74,21 @@ use watchdog::Watchdog;
 fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1);
     if std::process::id() != 1 {
-        if words.next().is_some_and(|word| word == launch::WORD) {
+        let word = words.next().unwrap_or_default();
+        if word == launch::WORD {
             eprintln!("init: {}", launch::run(words));
             return ExitCode::from(127);
         }
-        eprintln!("init: this is PID 1 of the image");
-        return ExitCode::FAILURE;
+        return match commands::run(&version(), &word, words) {
+            Ok(said) => {
+                print!("{said}");
+                ExitCode::SUCCESS
+            }
+            Err(why) => {
+                eprintln!("{why}");
+                ExitCode::FAILURE
+            }
+        };
     }
     start();
     // An init that returned would be a panic of the kernel, with nothing said.
@@ -90,7 +109,7 @@ fn start() {
     say(&format_args!("Ringpost {}; hold m for maintenance", version()));
     sysctl::apply();
     let watchdog = Watchdog::arm();
-    let mut node = match Node::new(watchdog) {
+    let mut node = match Node::new(watchdog, version()) {
         Ok(node) => node,
         Err(why) => return warn(&why),
     };

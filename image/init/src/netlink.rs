@@ -144,17 +144,28 @@ impl Netlink {
     /// # Errors
     /// The kernel's.
     pub(crate) fn address(&self, index: u32, address: IpAddr, prefix: u8) -> Result<(), String> {
-        let mut message = AddressMessage::default();
-        message.header.index = index;
-        message.header.prefix_len = prefix;
-        message.header.family = family(address);
-        message.header.flags = AddressHeaderFlags::Permanent;
-        message.attributes.push(AddressAttribute::Address(address));
-        if address.is_ipv4() {
-            message.attributes.push(AddressAttribute::Local(address));
-        }
+        let message = address_message(index, address, prefix);
         let flags = NLM_F_CREATE | NLM_F_REPLACE;
         self.ask("address", RouteNetlinkMessage::NewAddress(message), flags)
+    }
+
+    /// Takes an address away.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn no_address(&self, index: u32, address: IpAddr, prefix: u8) -> Result<(), String> {
+        let message = address_message(index, address, prefix);
+        self.ask("address", RouteNetlinkMessage::DelAddress(message), 0)
+    }
+
+    /// Takes a made interface (VLAN, bond) away.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn remove(&self, index: u32) -> Result<(), String> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        self.ask("remove", RouteNetlinkMessage::DelLink(message), 0)
     }
 
     /// Sends what is for everybody else to a gateway.
@@ -177,6 +188,19 @@ impl Netlink {
         let flags = NLM_F_CREATE | NLM_F_REPLACE;
         self.ask("route", RouteNetlinkMessage::NewRoute(message), flags)
     }
+}
+
+fn address_message(index: u32, address: IpAddr, prefix: u8) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.index = index;
+    message.header.prefix_len = prefix;
+    message.header.family = family(address);
+    message.header.flags = AddressHeaderFlags::Permanent;
+    message.attributes.push(AddressAttribute::Address(address));
+    if address.is_ipv4() {
+        message.attributes.push(AddressAttribute::Local(address));
+    }
+    message
 }
 
 fn family(address: IpAddr) -> AddressFamily {

@@ -52,6 +52,21 @@ pub(crate) fn down(settings: &Settings) {
     }
 }
 
+/// Takes back what [`up`] made of these settings, before it makes others.
+pub(crate) fn undo(settings: &Settings) {
+    let Ok(netlink) = Netlink::open() else { return };
+    for link in settings.links.iter().rev() {
+        let Ok(index) = index(&link.name) else { continue };
+        for (address, prefix) in &link.addresses {
+            let _ = netlink.no_address(index, *address, *prefix);
+        }
+        let _ = match link.kind {
+            Kind::Mac(_) | Kind::Pci(_) => netlink.set_up(index, false),
+            Kind::Bond { .. } | Kind::Vlan { .. } => netlink.remove(index),
+        };
+    }
+}
+
 fn index(name: &str) -> Result<u32, String> {
     if_nametoindex(name).map_err(|_| format!("no interface {name}"))
 }

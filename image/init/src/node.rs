@@ -3,7 +3,7 @@
 //! *Guarantees*: the daemon ends before the network goes and state is unmounted; the watchdog is
 //! fed on every turn and stays armed to the very end, so a shutdown that hangs is cut.
 //! *Failure*: three failed starts of the daemon: a version under trial is left, a blessed one goes
-//! to maintenance (network down, console only).
+//! to maintenance (network down, console only); a config that nobody confirmed is undone first.
 
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
@@ -17,10 +17,12 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use crate::commands::CONFIG;
+use crate::generations::{Generations, MAIL};
 use crate::limits::{DRAIN, END, FAILED_STARTS_MAX, TICK, TRIAL};
 use crate::notify::{self, Notify};
 use crate::power::Buttons;
-use crate::prepare::{Place, STATE};
+use crate::prepare::{self, Place, STATE};
 use crate::say::{say, warn};
 use crate::service::{Service, State};
 use crate::settings::{Console, Settings};
@@ -51,6 +53,7 @@ pub(crate) struct Trial {
 /// What PID 1 keeps.
 #[derive(Debug)]
 pub(crate) struct Node {
+    version: String,
     watchdog: Watchdog,
     signals: SignalFd,
     notify: Option<Notify>,
@@ -58,6 +61,10 @@ pub(crate) struct Node {
     daemon: Option<Service>,
     console: Option<Service>,
     settings: Settings,
+    /// The folder of the config in force.
+    config: PathBuf,
+    /// When that config is undone unless somebody confirms it.
+    undo_at: Option<Instant>,
     trial: Option<Trial>,
     since: Instant,
     was_ready: bool,
@@ -68,13 +75,14 @@ impl Node {
     ///
     /// # Errors
     /// The kernel's.
-    pub(crate) fn new(watchdog: Watchdog) -> Result<Self, String> {
+    pub(crate) fn new(watchdog: Watchdog, version: String) -> Result<Self, String> {
         let wanted = SigSet::from_iter([
             Signal::SIGCHLD,
             Signal::SIGTERM,
             Signal::SIGINT,
             Signal::SIGPWR,
             Signal::SIGUSR2,
+            Signal::SIGHUP,
         ]);
         let fail = |error: Errno| format!("signals: {error}");
         wanted.thread_block().map_err(fail)?;
@@ -83,6 +91,9 @@ impl Node {
         // Ctrl-Alt-Del comes to us as SIGINT.
         let _ = nix::sys::reboot::set_cad_enabled(false);
         Ok(Self {
+            version,
+            config: PathBuf::new(),
+            undo_at: None,
             watchdog,
             signals,
             notify: None,
@@ -111,10 +122,16 @@ impl Node {
     pub(crate) fn serve(&mut self, place: Place) {
         self.notify = Notify::open().map_err(|e| warn(&format_args!("{}: {e}", notify::PATH))).ok();
         self.settings = place.settings;
-        let words = ["daemon", "/bin/ringpostd", "--config", "mx.toml", "--supervise"];
-        let daemon = Service::new("ringpostd", &words, place.config);
-        self.daemon = Some(daemon.with("NOTIFY_SOCKET", notify::PATH));
+        self.config = place.config;
+        self.start_daemon();
         self.open_console();
+    }
+
+    fn start_daemon(&mut self) {
+        let words = ["daemon", "/bin/ringpostd", "--config", MAIL, "--supervise"];
+        let daemon = Service::new("ringpostd", &words, self.config.clone());
+        self.daemon = Some(daemon.with("NOTIFY_SOCKET", notify::PATH));
+        self.was_ready = false;
     }
 
     /// No mail: the console, and what an operator can do there.
@@ -150,8 +167,58 @@ impl Node {
                 return end;
             }
             self.reap();
+            if self.undo_at.is_some_and(|at| Instant::now() >= at) {
+                self.undo_at = None;
+                self.undo_config("nobody confirmed it");
+            }
             if let Some(end) = self.look_after_daemon() {
                 return end;
+            }
+        }
+    }
+
+    /// The config in force is another one, or was confirmed: what it says is done.
+    fn take_config(&mut self) -> Result<(), String> {
+        let generations =
+            Generations::open(CONFIG.into()).map_err(|error| format!("{CONFIG}: {error}"))?;
+        let minutes = generations.unconfirmed().map(|(_, minutes)| minutes);
+        self.undo_at = minutes.map(|minutes| Instant::now() + Duration::from_secs(60 * minutes));
+        let place = prepare::in_force(&generations)?;
+        if place.config == self.config {
+            say(&"config: stays in force");
+            return Ok(());
+        }
+        if let Some(daemon) = self.daemon.take() {
+            self.stop(daemon, DRAIN);
+        }
+        if place.settings != self.settings {
+            network::undo(&self.settings);
+            network::up(&place.settings);
+        }
+        self.settings = place.settings;
+        self.config = place.config;
+        say(&format_args!("config: {} is in force", self.config.display()));
+        self.start_daemon();
+        Ok(())
+    }
+
+    /// Undoes what nobody confirmed in time, or what the daemon cannot start with.
+    fn undo_config(&mut self, why: &str) -> bool {
+        let undone = Generations::open(CONFIG.into())
+            .map_err(|error| error.to_string())
+            .and_then(|generations| generations.undo());
+        match undone {
+            Ok(Some(number)) => {
+                warn(&format_args!("config: {why}: generation {number} is back"));
+                if let Err(why) = self.take_config() {
+                    warn(&why);
+                }
+                true
+            }
+            Ok(None) => false,
+            Err(why) => {
+                warn(&why);
+                false
             }
         }
     }
@@ -180,6 +247,11 @@ impl Node {
             match Signal::try_from(number) {
                 Ok(Signal::SIGTERM | Signal::SIGINT) => end = Some(End::Reboot),
                 Ok(Signal::SIGUSR2 | Signal::SIGPWR) => end = Some(End::PowerOff),
+                Ok(Signal::SIGHUP) if self.daemon.is_some() => {
+                    if let Err(why) = self.take_config() {
+                        warn(&why);
+                    }
+                }
                 _ => {}
             }
         }
@@ -212,10 +284,17 @@ impl Node {
                 warn(&"ringpostd does not become ready: killed");
                 daemon.signal(Signal::SIGKILL);
             }
-            if daemon.course.failed_starts() >= FAILED_STARTS_MAX && self.trial.is_none() {
-                self.maintain("ringpostd failed three times to start");
-                return None;
+            if daemon.course.failed_starts() >= FAILED_STARTS_MAX {
+                if self.undo_config("ringpostd does not start with it") {
+                    return None;
+                }
+                if self.trial.is_none() {
+                    self.maintain("ringpostd failed three times to start");
+                    return None;
+                }
             }
+        }
+        if let Some(daemon) = &self.daemon {
             let ready = matches!(daemon.course.state(), State::Ready { .. });
             if ready && !self.was_ready {
                 say(&format_args!("taking mail; {}", clock::memory()));
@@ -233,7 +312,7 @@ impl Node {
         if matches!(state, Some(State::Ready { .. })) {
             match health::check(self.settings.health) {
                 Ok(()) => {
-                    match bless::bless(&trial.disk, &trial.files) {
+                    match bless::bless(&trial.disk, &self.version, &trial.files) {
                         Ok(()) => say(&format_args!("blessed: {}", trial.files.1.display())),
                         Err(why) => warn(&format_args!("cannot bless: {why}")),
                     }

@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::generations::{Generations, Import, MAIL};
+use crate::commands::{CONFIG, daemon_check};
+use crate::generations::{Generations, Import};
 use crate::limits::{DAEMON_ID, DISK_WAIT};
 use crate::say::{say, warn};
 use crate::settings::Settings;
 use crate::watchdog::Watchdog;
-use crate::{disks, helper, mounts, network, provision};
+use crate::{disks, mounts, network, provision};
 
 const SEED: &str = "/run/seed";
 /// Where state is mounted.
@@ -55,16 +56,26 @@ pub(crate) fn config(disk: &str) -> Outcome<Place> {
     provision::own(disk)?;
     let state = disks::part(disk, disks::STATE).ok_or("the state partition is not there")?;
     mounts::state(&state.device(), STATE)?;
-    let folder = Path::new(STATE).join("config");
-    let generations = Generations::open(folder).map_err(|e| format!("{STATE}/config: {e}"))?;
+    let generations = Generations::open(CONFIG.into()).map_err(|e| format!("{CONFIG}: {e}"))?;
     daemons_folder(STATE, "tls")?;
     daemons_folder(STATE, "log")?;
     daemons_folder("/run", "ringpost")?;
+    if let Some(number) = generations.undo()? {
+        warn(&format_args!("config: nobody confirmed it: generation {number} is back"));
+    }
     match seed(disk, &generations) {
         Ok(Import::Taken(number)) => say(&format_args!("config: generation {number}")),
         Ok(Import::Same | Import::Empty) => {}
         Err(why) => warn(&format_args!("config seed refused, the last good one stays: {why}")),
     }
+    in_force(&generations)
+}
+
+/// The generation in force.
+///
+/// # Errors
+/// There is none, or it cannot be read.
+pub(crate) fn in_force(generations: &Generations) -> Outcome<Place> {
     let config = generations.current().ok_or_else(|| {
         format!("no config: put mx.toml and machine.toml on the partition {}", disks::SEED)
     })?;
@@ -75,8 +86,7 @@ pub(crate) fn config(disk: &str) -> Outcome<Place> {
 fn seed(disk: &str, generations: &Generations) -> Outcome<Import> {
     let seed = disks::part(disk, disks::SEED).ok_or("the config partition is not there")?;
     mounts::seed(&seed.device(), SEED)?;
-    let check = |folder: &Path| helper::run_as_daemon("/bin/ringpostd", &["--check", MAIL], folder);
-    let taken = generations.import(Path::new(SEED), check);
+    let taken = generations.import(Path::new(SEED), daemon_check);
     mounts::detach(SEED)?;
     taken
 }

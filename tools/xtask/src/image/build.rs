@@ -88,7 +88,8 @@ fn make(options: &Options, work: &Path) -> Result<Made, String> {
     let built = kernel::build()?;
     let programs = options.programs.clone().map_or_else(programs::build, Ok)?;
     let from = Instant::now();
-    let mut content = Content::new(&programs, work, &options.version, options.debug)?;
+    let mut content =
+        Content::new(&programs, work, &options.version, options.debug, &options.keys()?)?;
     for (path, file) in &options.replace {
         content.files.insert(path.clone(), file.clone());
     }

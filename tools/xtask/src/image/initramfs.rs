@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::keys::Keys;
 use super::tool::{EPOCH, done, tool, write};
 
 /// Debian's programs in every image, and why.
@@ -39,6 +40,7 @@ impl Content {
         work: &Path,
         version: &str,
         debug: bool,
+        keys: &Keys,
     ) -> Result<Self, String> {
         let mut content = Self { files: BTreeMap::new(), links: BTreeMap::new() };
         for (name, path) in
@@ -68,6 +70,9 @@ impl Content {
             write(&file, text)?;
             content.files.insert(path.to_owned(), file);
         }
+        let key = work.join("upgrade.key");
+        keys.write_public(&key)?;
+        content.files.insert("/etc/upgrade.key".to_owned(), key);
         content.links.insert("/etc/resolv.conf".to_owned(), "/run/resolv.conf".to_owned());
         Ok(content)
     }

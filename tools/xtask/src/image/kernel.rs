@@ -75,7 +75,8 @@ pub(crate) fn build() -> Result<Built, String> {
         ));
     }
     let jobs = std::thread::available_parallelism().map_or(2, usize::from);
-    done(make(&source).args([&format!("-j{jobs}"), "bzImage", "usr/gen_init_cpio"]))?;
+    // The packer of initramfs is built on the way.
+    done(make(&source).args([&format!("-j{jobs}"), "bzImage"]))?;
     let release = done(make(&source).arg("kernelrelease"))?;
     let done_place = place.with_extension("new");
     fresh(&done_place)?;

@@ -42,6 +42,17 @@ impl Keys {
         done(verify.arg("--cert").arg(&self.certificate).arg(to)).map(drop)
     }
 
+    /// Writes the public key as DER: what a release of ours must be signed with.
+    pub(crate) fn write_public(&self, to: &Path) -> Result<(), String> {
+        let pem = to.with_extension("pem");
+        let mut command = tool("openssl");
+        command.args(["x509", "-noout", "-pubkey", "-in"]).arg(&self.certificate);
+        done(command.arg("-out").arg(&pem))?;
+        let mut command = tool("openssl");
+        command.args(["pkey", "-pubin", "-outform", "DER", "-in"]).arg(&pem);
+        done(command.arg("-out").arg(to)).map(drop)
+    }
+
     /// Writes the signature of any file beside it.
     pub(crate) fn sign_beside(&self, path: &Path) -> Result<(), String> {
         let mut name = path.as_os_str().to_owned();

@@ -13,13 +13,13 @@ mod kernel;
 
 mod programs;
 
+mod keys;
+
 mod initramfs;
 
 mod uki;
 
 mod disk;
-
-mod keys;
 
 mod manifest;
 
