@@ -130,11 +130,8 @@ fn a_disk_with_something_on_it_is_left_alone_a_blank_one_becomes_spool() {
         .expect("grows");
     std::fs::File::create(&blank).and_then(|f| f.set_len(256 << 20)).expect("grows");
     let mut more = Vec::new();
-    for (id, path) in [("x", &full), ("y", &blank)] {
-        more.push("-drive".to_owned());
-        more.push(format!("if=none,id={id},format=raw,file={}", path.display()));
-        more.push("-device".to_owned());
-        more.push(format!("virtio-blk-pci,drive={id},serial=SERIAL-{id}"));
+    for (serial, path) in [("SERIAL-x", &full), ("SERIAL-y", &blank)] {
+        more.extend(stage::further(path, serial));
     }
     let mut guest = Guest::start(&folder, &disk, Start::Direct, &more);
     guest.wait_for("taking mail");

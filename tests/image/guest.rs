@@ -18,11 +18,19 @@ const SAY_EVERY: Duration = Duration::from_secs(60);
 /// A limit of these tests, many times what the slowest guest took on a busy machine.
 const LIFE_MAX: Duration = Duration::from_secs(20 * 60);
 
+/// How the shell says that a command ended.
+const ENDED: [&str; 10] = [
+    "ended=0", "ended=1", "ended=2", "ended=3", "ended=4", "ended=5", "ended=6", "ended=7",
+    "ended=8", "ended=9",
+];
+
 /// How a guest is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Start {
     /// The kernel is handed to QEMU: no firmware, no versions.
     Direct,
+    /// The same with the debug image's user space: a shell on the serial line.
+    Debug,
     /// Firmware, systemd-boot, UKI.
     Firmware,
     /// The same, and the firmware starts only what is signed.
@@ -112,6 +120,15 @@ impl Guest {
         line.write_all(keys.as_bytes()).and_then(|()| line.flush()).expect("QEMU reads keys");
     }
 
+    /// Runs a command in the debug image's shell; what it said, and whether it ended well.
+    pub(crate) fn shell(&mut self, command: &str) -> (String, bool) {
+        let from = self.said.len();
+        // What is typed is echoed: only the shell's own line has a number behind the word.
+        self.press(&format!("{command}; echo ended=$?\r"));
+        let end = self.wait_for_any(&ENDED);
+        (self.said[from..].join("\n"), end.contains("ended=0"))
+    }
+
     /// Gives QEMU's monitor a command.
     pub(crate) fn command(&self, words: &str) {
         let mut monitor = UnixStream::connect(&self.monitor).expect("the monitor listens");
@@ -150,8 +167,9 @@ impl Drop for Guest {
 }
 
 fn firmware(qemu: &mut Command, folder: &Folder, start: Start) {
-    if start == Start::Direct {
-        let image = super::stage::image();
+    if matches!(start, Start::Direct | Start::Debug) {
+        let image =
+            if start == Start::Debug { super::stage::debug() } else { super::stage::image() };
         let line = std::fs::read_to_string(image.with_extension("cmdline")).expect("built");
         qemu.arg("-kernel").arg(image.with_extension("kernel"));
         qemu.arg("-initrd").arg(image.with_extension("initramfs"));

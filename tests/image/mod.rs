@@ -9,5 +9,8 @@ mod guest;
 mod stage;
 
 mod boot;
-mod chain;
 mod build;
+mod chain;
+mod config;
+mod trouble;
+mod upgrade;

@@ -1,10 +1,25 @@
 //! What the tests start from: one image of this tree, built once, and variations of its UKI.
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
 use crate::daemon::programs::{Folder, program};
+
+/// A version as it is released: UKI, manifest, signature, in this folder. Returns the manifest.
+pub(crate) fn release(out: &Path, version: &str, words: &[&str]) -> PathBuf {
+    let (key, certificate) = keys();
+    let mut all = vec!["--fast", "--version", version, "--out", text(out)];
+    all.extend(["--key", text(&key), "--cert", &certificate]);
+    image();
+    let programs = programs();
+    all.extend(["--programs", &programs]);
+    all.extend(words);
+    xtask(&all).expect("the release builds");
+    out.join(format!("ringpost-{version}.manifest"))
+}
 
 /// The keys whose certificate the firmware of the secure-boot guests knows.
 const SNAKEOIL: &str = "/usr/share/ovmf/PkKek-1-snakeoil";
@@ -44,6 +59,10 @@ fn shared() -> &'static Folder {
 pub(crate) fn image() -> &'static Path {
     static IMAGE: OnceLock<PathBuf> = OnceLock::new();
     IMAGE.get_or_init(|| {
+        // One that was built before with these keys, for those who work on these tests.
+        if let Some(built) = std::env::var_os("RINGPOST_IMAGE") {
+            return built.into();
+        }
         let out = shared().path("out");
         let (key, certificate) = keys();
         let words = [
@@ -60,6 +79,12 @@ pub(crate) fn image() -> &'static Path {
         println!("{said}");
         out.join("ringpost-1.0.0.img")
     })
+}
+
+/// The same version with a shell on the serial line, as a UKI and its parts.
+pub(crate) fn debug() -> &'static Path {
+    static DEBUG: OnceLock<PathBuf> = OnceLock::new();
+    DEBUG.get_or_init(|| uki_at(&shared().path("debug.efi"), "1.0.0", &["--debug"]))
 }
 
 /// The programs that the image was built from.
@@ -82,16 +107,19 @@ pub(crate) fn keys() -> (PathBuf, String) {
 
 /// A UKI of another version, with these further words.
 pub(crate) fn uki(folder: &Folder, version: &str, words: &[&str]) -> PathBuf {
-    let to = folder.path(&format!("{version}.efi"));
+    uki_at(&folder.path(&format!("{version}.efi")), version, words)
+}
+
+fn uki_at(to: &Path, version: &str, words: &[&str]) -> PathBuf {
     let (key, certificate) = keys();
-    let mut all = vec!["uki", "--version", version, "--out", text(&to)];
+    let mut all = vec!["uki", "--fast", "--version", version, "--out", text(to)];
     all.extend(["--key", text(&key), "--cert", &certificate]);
     image();
     let programs = programs();
     all.extend(["--programs", &programs]);
     all.extend(words);
     xtask(&all).expect("the UKI builds");
-    to
+    to.to_owned()
 }
 
 /// A disk of 2 GiB with the image on it and these config files.
@@ -105,12 +133,27 @@ pub(crate) fn disk(folder: &Folder, files: &[(&str, &str)]) -> PathBuf {
     disk
 }
 
+/// More words for QEMU: a further disk with this serial number.
+pub(crate) fn further(path: &Path, serial: &str) -> [String; 4] {
+    let drive = format!("if=none,id={serial},format=raw,file={}", path.display());
+    let device = format!("virtio-blk-pci,drive={serial},id=dev-{serial},serial={serial}");
+    ["-drive".to_owned(), drive, "-device".to_owned(), device]
+}
+
+/// An empty disk of so many MiB.
+pub(crate) fn blank(path: &Path, mib: u64) {
+    std::fs::File::create(path).and_then(|f| f.set_len(mib << 20)).expect("a sparse file");
+}
+
 /// Puts config files on a disk that is not running.
 pub(crate) fn inject(folder: &Folder, disk: &Path, files: &[(&str, &str)]) {
     for (name, content) in files {
         let path = folder.path(name);
         std::fs::write(&path, content).expect("a file in the test's folder");
-        xtask(&["inject", text(disk), text(&path)]).expect("the file is injected");
+        let mut command = Command::new(program("ringpost"));
+        let output = command.args(["inject", text(disk), "--file", text(&path)]).output();
+        let output = output.expect("ringpost starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 }
 
@@ -139,9 +182,40 @@ pub(crate) fn versions(disk: &Path) -> Vec<String> {
 }
 
 /// The example config of the image, with another backend.
-pub(crate) fn config(backend: std::net::SocketAddr) -> [(&'static str, String); 2] {
+pub(crate) fn config(backend: SocketAddr) -> [(&'static str, String); 2] {
     let mail = include_str!("../../image/examples/mx.toml");
     let mail = mail.replace("port = 2600", &format!("port = {}", backend.port()));
     let mail = mail + "\n[retry]\nfirst_s = 1\nfactor = 1.0\nmax_s = 1\n";
     [("mx.toml", mail), ("machine.toml", include_str!("../../image/examples/machine.toml").into())]
+}
+
+/// The spool's settings as they stand in the example, to be replaced by others.
+pub(crate) const SPOOL: &str = "places = [\"/dev/spool/0\"]\nsegments = 8\nsegment_mib = 16\n";
+
+/// Serves the files of a folder over HTTP until the test's process ends.
+pub(crate) fn web(folder: &Path) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let folder = folder.to_owned();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut request = String::new();
+            let mut lines = BufReader::new(&stream);
+            let _ = lines.read_line(&mut request);
+            let mut line = String::new();
+            while lines.read_line(&mut line).is_ok_and(|n| n > 2) {
+                line.clear();
+            }
+            let name = request.split([' ', '/']).nth(2).unwrap_or_default();
+            let reply = match std::fs::read(folder.join(name)) {
+                Ok(content) => {
+                    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}", content.len());
+                    [head.as_bytes(), b"\r\n\r\n", &content].concat()
+                }
+                Err(_) => b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_vec(),
+            };
+            let _ = stream.write_all(&reply);
+        }
+    });
+    address
 }

@@ -137,11 +137,18 @@ pub(crate) fn part(disk: &str, label: &str) -> Option<Block> {
 /// Disks other than the own one that are real: no partitions, RAM disks, optical drives.
 pub(crate) fn others(own: &str) -> Vec<Block> {
     let real = |b: &Block| {
-        let known = ["nvme", "sd", "vd"].iter().any(|kind| b.name.starts_with(kind));
         let stick = flag(&b.name, "removable");
-        b.disk.is_none() && b.name != own && known && !stick && !b.name.contains('c')
+        b.disk.is_none() && b.name != own && is_drive(&b.name) && !stick
     };
     list().into_iter().filter(real).collect()
+}
+
+/// Whether a name is that of a drive; `nvme0c0n1` is a way to one, not another.
+fn is_drive(name: &str) -> bool {
+    match name.strip_prefix("nvme") {
+        Some(rest) => !rest.contains('c'),
+        None => name.starts_with("sd") || name.starts_with("vd"),
+    }
 }
 
 fn flag(disk: &str, name: &str) -> bool {
@@ -206,6 +213,16 @@ mod tests {
     fn guids_are_written_as_the_firmware_writes_them() {
         let esp = *b"\x28\x73\x2a\xc1\x1f\xf8\xd2\x11\xba\x4b\x00\xa0\xc9\x3e\xc9\x3b";
         assert_eq!(guid_text(&esp), "c12a7328-f81f-11d2-ba4b-00a0c93ec93b");
+    }
+
+    #[test]
+    fn drives_are_known_by_their_names() {
+        for name in ["sda", "sdc", "vdc", "nvme0n1", "nvme12n1"] {
+            assert!(is_drive(name), "{name}");
+        }
+        for name in ["nvme0c0n1", "ram0", "sr0", "md0", "loop0"] {
+            assert!(!is_drive(name), "{name}");
+        }
     }
 
     #[test]

@@ -29,6 +29,10 @@ mod hints;
 
 mod spool;
 
+mod flash;
+
+mod machine;
+
 mod table;
 
 mod run;

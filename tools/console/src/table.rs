@@ -9,20 +9,21 @@ use control::{HintField, HintKey, HintsFilter, Level, List, QueueFilter, Reply, 
 use crate::exit::{Exit, Trouble};
 use crate::page::Page;
 use crate::row::{Row, bare, bounded, flag, option, optional, text, usage};
-use crate::{hints, ladder, queue, spool, status};
+use crate::{hints, ladder, machine, queue, spool, status};
 
 /// Words that have further words below them.
-pub(crate) const GROUPS: [(&str, &str); 5] = [
+pub(crate) const GROUPS: [(&str, &str); 6] = [
     ("queue", "Messages that wait"),
     ("log", "What is logged"),
     ("hints", "What is remembered and may be lost: retry times, health, rates"),
     ("spool", "A spool that no daemon holds"),
     ("xdp", "Who is turned away, by the daemon and before the TCP stack"),
+    ("config", "The appliance's config as generations"),
 ];
 
 /// Every command: those of this file, and of groups with a file of their own.
 pub(crate) fn rows() -> impl Iterator<Item = &'static Row> {
-    ROWS.iter().chain(&ladder::ROWS)
+    ROWS.iter().chain(&ladder::ROWS).chain(&machine::ROWS)
 }
 
 /// The commands of this file.

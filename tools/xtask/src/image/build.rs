@@ -19,6 +19,7 @@ pub(crate) struct Options {
     version: String,
     debug: bool,
     unsigned: bool,
+    fast: bool,
     out: Option<PathBuf>,
     keys: Option<Keys>,
     programs: Option<PathBuf>,
@@ -32,6 +33,7 @@ impl Options {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             debug: false,
             unsigned: false,
+            fast: false,
             out: None,
             keys: None,
             programs: None,
@@ -43,6 +45,7 @@ impl Options {
             let mut value = || words.next().cloned().ok_or_else(|| format!("{word} needs a value"));
             match word.as_str() {
                 "--debug" => options.debug = true,
+                "--fast" => options.fast = true,
                 "--unsigned" => options.unsigned = true,
                 "--version" => options.version = value()?,
                 "--out" => options.out = Some(value()?.into()),
@@ -94,7 +97,7 @@ fn make(options: &Options, work: &Path) -> Result<Made, String> {
         content.files.insert(path.clone(), file.clone());
     }
     let initramfs = work.join("initramfs.zst");
-    let (plain, packed) = content.pack(&built.packer(), &initramfs)?;
+    let (plain, packed) = content.pack(&built.packer(), options.fast, &initramfs)?;
     let unsigned = work.join("unsigned.efi");
     let parts = uki::Parts {
         kernel: &built.image(),

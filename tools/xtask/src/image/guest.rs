@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::seed;
 use super::tool::{cache, copy, done, tool};
 
 /// The copy's size: an image becomes a disk of any size at first start.
@@ -18,7 +17,11 @@ pub(crate) fn run(image: Option<&Path>) -> Result<(), String> {
     let disk = place.join("run.img");
     copy(&image, &disk)?;
     done(tool("truncate").args(["-s", DISK]).arg(&disk))?;
-    seed::inject(&disk, &CONFIG.map(str::to_owned))?;
+    // Built beside us.
+    let ringpost = std::env::current_exe().map_err(|e| e.to_string())?.with_file_name("ringpost");
+    let mut inject = tool(&ringpost.display().to_string());
+    inject.arg("inject").arg(&disk);
+    done(inject.args(["--config", CONFIG[0], "--machine", CONFIG[1]]))?;
     println!("port 25 of the guest: 127.0.0.1:2525; its backend: 127.0.0.1:2600 of this machine");
     println!("the serial line is this terminal: Ctrl-A x ends the guest");
     let mut qemu = Command::new("qemu-system-x86_64");

@@ -113,8 +113,8 @@ impl Content {
         Ok(list)
     }
 
-    /// Packs it; the octets before and after zstd.
-    pub(crate) fn pack(&self, packer: &Path, to: &Path) -> Result<(u64, u64), String> {
+    /// Packs it, well or fast; the octets before and after zstd.
+    pub(crate) fn pack(&self, packer: &Path, fast: bool, to: &Path) -> Result<(u64, u64), String> {
         let list = to.with_extension("list");
         write(&list, self.list()?)?;
         let plain = to.with_extension("cpio");
@@ -125,7 +125,8 @@ impl Content {
         if !status.success() {
             return Err(format!("gen_init_cpio: {status}"));
         }
-        done(tool("zstd").args(["-q", "-f", "-19", "-T1", "-o"]).arg(to).arg(&plain))?;
+        let level = if fast { "-3" } else { "-19" };
+        done(tool("zstd").args(["-q", "-f", level, "-T1", "-o"]).arg(to).arg(&plain))?;
         let size = |path: &Path| fs::metadata(path).map_or(0, |meta| meta.len());
         Ok((size(&plain), size(to)))
     }

@@ -23,8 +23,6 @@ mod disk;
 
 mod manifest;
 
-mod seed;
-
 mod guest;
 
 mod build;
@@ -39,11 +37,10 @@ const HELP: &str = "\
     ./x image run [IMAGE]           boot it in QEMU; port 25 of the guest is 127.0.0.1:2525
     ./x image kernel                build the kernel alone, and say where it lies
     ./x image config                write kernel-config/result.config anew
-    ./x image inject IMAGE FILE...  put files on the config partition of an image or a stick
-    ./x image flash IMAGE DEVICE [--serial S] FILE...
-        write an image to a device, with config files, and read it back
-    ./x image uki --out FILE [--version V] [--debug] [--unsigned] [--replace PATH=FILE]...
-        build one UKI from what was built before, for tests
+    ./x image uki --out FILE [--version V] [--debug] [--unsigned] [--fast]
+            [--replace PATH=FILE]...
+        build one UKI from what was built before, for tests; --fast packs it less
+    Config files onto an image, an image onto a disk: `ringpost inject`, `ringpost flash`.
 ";
 
 /// The verbs behind `./x image`.
@@ -54,11 +51,6 @@ pub(crate) fn run(words: impl Iterator<Item = String>) -> Result<(), String> {
         Some("run") => guest::run(rest.first().map(Path::new)),
         Some("kernel") => kernel::build().map(|built| println!("{}", built.image().display())),
         Some("config") => kernel::write_result(),
-        Some("inject") => match rest {
-            [image, files @ ..] if !files.is_empty() => seed::inject(Path::new(image), files),
-            _ => Err(format!("inject needs an image and files\n{HELP}")),
-        },
-        Some("flash") => seed::flash(rest),
         Some("uki") => build::uki_only(&build::Options::read(rest)?),
         Some("help" | "--help") => {
             print!("{HELP}");

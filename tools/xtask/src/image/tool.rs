@@ -10,18 +10,16 @@ use sha2::{Digest as _, Sha256};
 /// Every time in the image: 2026-01-01.
 pub(crate) const EPOCH: u64 = 1_767_225_600;
 
-/// A program of others with a fixed locale, time zone and time, at low priority.
+/// A program of others with a fixed locale, time zone and time.
 pub(crate) fn tool(program: &str) -> Command {
-    let mut command = Command::new("nice");
-    command.args(["-n", "15", program]);
+    let mut command = Command::new(program);
     command.env("LC_ALL", "C").env("TZ", "UTC").env("SOURCE_DATE_EPOCH", EPOCH.to_string());
     command
 }
 
 /// Runs it; its words are shown only if it fails.
 pub(crate) fn done(command: &mut Command) -> Result<String, String> {
-    let name = command.get_args().nth(2).unwrap_or_else(|| command.get_program()).to_os_string();
-    let name = name.to_string_lossy().into_owned();
+    let name = command.get_program().to_string_lossy().into_owned();
     let output = command.output().map_err(|e| format!("{name}: {e}"))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());

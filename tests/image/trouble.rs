@@ -1,0 +1,156 @@
+//! What goes wrong on a machine: a hang, a disk that is pulled, one that is full, an operator who
+//! wants nothing but the console.
+
+use std::process::Command;
+
+use super::guest::{Guest, Start};
+use super::stage;
+use crate::daemon::backend::{Backend, Manners};
+use crate::daemon::client::Client;
+use crate::daemon::programs::Folder;
+
+/// PID 1 that takes the watchdog, as init does, and then does nothing.
+const HANG: &str = r#"
+#include <fcntl.h>
+#include <linux/watchdog.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <unistd.h>
+int main(void) {
+    int seconds = 10;
+    mount("devtmpfs", "/dev", "devtmpfs", 0, "");
+    int console = open("/dev/console", O_WRONLY);
+    int dog = open("/dev/watchdog", O_WRONLY);
+    ioctl(dog, WDIOC_SETTIMEOUT, &seconds);
+    dprintf(console, "watchdog %d: hanging\n", dog >= 0);
+    for (;;) pause();
+}
+"#;
+
+#[test]
+fn a_version_that_hangs_is_left() {
+    let folder = Folder::new("trouble-hang");
+    let backend = Backend::start(Manners::default());
+    let [mail, machine] = stage::config(backend.address);
+    let disk = stage::disk(&folder, &[(mail.0, &mail.1), (machine.0, &machine.1)]);
+    let (source, hang) = (folder.path("hang.c"), folder.path("hang"));
+    std::fs::write(&source, HANG).expect("written");
+    let built = Command::new("gcc").args(["-static", "-o"]).arg(&hang).arg(&source).output();
+    assert!(built.expect("gcc starts").status.success());
+    let replace = format!("/init={}", hang.display());
+    let uki = stage::uki(&folder, "1.1.0", &["--replace", &replace]);
+    stage::put_on_esp(&disk, &uki, "EFI/Linux/ringpost_1.1.0+2.efi");
+    let mut guest = Guest::start(&folder, &disk, Start::Firmware, &[]);
+    for _ in 0..2 {
+        guest.wait_for("watchdog 1: hanging");
+    }
+    guest.wait_for("Ringpost 1.0.0");
+    guest.wait_for("taking mail");
+    let said = guest.power_off();
+    assert!(!said.contains("blessed"), "a stale count blessed somebody:\n{said}");
+    assert_eq!(stage::versions(&disk), ["ringpost_1.0.0.efi", "ringpost_1.1.0+0-2.efi"]);
+}
+
+#[test]
+fn a_mirror_goes_on_when_a_disk_is_pulled() {
+    let folder = Folder::new("trouble-pulled");
+    let address = Backend::nowhere();
+    let [(name, mail), machine] = stage::config(address);
+    let two = "places = [\"/dev/spool/1\", \"/dev/spool/2\"]\nmirror = true\nsegments = 8\n\
+        segment_mib = 16\n";
+    let disk =
+        stage::disk(&folder, &[(name, &mail.replace(stage::SPOOL, two)), (machine.0, &machine.1)]);
+    let mut more = Vec::new();
+    for serial in ["one", "two"] {
+        stage::blank(&folder.path(serial), 400);
+        more.extend(stage::further(&folder.path(serial), serial));
+    }
+    let mut guest = Guest::start(&folder, &disk, Start::Direct, &more);
+    guest.wait_for("taking mail");
+    let mut client = Client::greeted(guest.mail);
+    let deliver = |client: &mut Client, text: &str| {
+        client.deliver(
+            "a@example.net",
+            &["b@example.org"],
+            &format!("Subject: x\r\n\r\n{text}\r\n"),
+        )
+    };
+    deliver(&mut client, "on both");
+    guest.command("device_del dev-one");
+    // Some may hear 451 while the disk is being given up; what hears 250 is kept.
+    let mut kept = 0;
+    while kept < 20 {
+        if client
+            .mail(
+                "a@example.net",
+                &["b@example.org"],
+                &format!("Subject: x\r\n\r\nkept {kept}.\r\n"),
+            )
+            .starts_with("250")
+        {
+            kept += 1;
+        }
+    }
+    drop(client);
+    drop(guest);
+    let backend = Backend::start_at(address, Manners::default());
+    let mut guest = Guest::start(&folder, &disk, Start::Direct, &more);
+    guest.wait_for("taking mail");
+    let mails = backend.wait_for(21);
+    for n in 0..20 {
+        let line = format!("kept {n}.");
+        assert!(mails.iter().any(|mail| mail.text().contains(&line)), "{line} is lost");
+    }
+    assert!(mails.iter().any(|mail| mail.text().contains("on both")));
+    guest.power_off();
+}
+
+#[test]
+fn a_full_disk_is_a_452_and_passes() {
+    let folder = Folder::new("trouble-full");
+    let address = Backend::nowhere();
+    let [mail, machine] = stage::config(address);
+    let disk = stage::disk(&folder, &[(mail.0, &mail.1), (machine.0, &machine.1)]);
+    let mut guest = Guest::start(&folder, &disk, Start::Direct, &[]);
+    guest.wait_for("taking mail");
+    let mut client = Client::greeted(guest.mail);
+    let body = format!(
+        "Subject: x\r\n\r\n{}",
+        "seventy octets of a line that fills the disk..............\r\n".repeat(17_000)
+    );
+    let mut kept = 0;
+    let refused = loop {
+        let reply = client.mail("a@example.net", &["b@example.org"], &body);
+        if !reply.starts_with("250") {
+            break reply;
+        }
+        kept += 1;
+        assert!(kept < 1000, "128 MiB of spool took {kept} MiB");
+    };
+    println!("{kept} messages of 1 MiB, then {refused}");
+    assert!(refused.starts_with("452"), "{refused}");
+    let backend = Backend::start_at(address, Manners::default());
+    backend.wait_for(kept);
+    let mut client = Client::greeted(guest.mail);
+    client.deliver("a@example.net", &["b@example.org"], "Subject: y\r\n\r\nagain\r\n");
+    backend.wait_for(kept + 1);
+    guest.power_off();
+}
+
+#[test]
+fn held_m_at_the_start_leads_to_maintenance_and_changes_nothing() {
+    let folder = Folder::new("trouble-key");
+    let [mail, machine] = stage::config(Backend::nowhere());
+    let disk = stage::disk(&folder, &[(mail.0, &mail.1), (machine.0, &machine.1)]);
+    let mut guest = Guest::start(&folder, &disk, Start::Debug, &[]);
+    guest.wait_for("hold m for maintenance");
+    guest.press("mmmm");
+    guest.wait_for("MAINTENANCE: asked for at start");
+    // The console is there, mail is not.
+    assert!(!guest.shell("ringpost status").1);
+    let (said, fine) = guest.shell("ringpost config history");
+    assert!(fine && said.contains("1 in force"), "{said}");
+    assert!(guest.shell("ringpost poweroff").1);
+    guest.wait_for("PowerOff: now");
+}
