@@ -29,6 +29,9 @@ fn a_commit_is_kept_undone_or_rolled_back() {
     let mut guest = Guest::start(&folder, &disk, Start::Debug, &[]);
     guest.wait_for("taking mail");
     assert!(greeting(&guest).contains("mx.example.org"));
+    // QEMU's router advertises; addresses are the operator's all the same.
+    let (said, _) = guest.shell("ip addr show mail");
+    assert!(said.contains("10.0.2.15/24") && !said.contains("dynamic"), "{said}");
 
     // What is not good changes nothing.
     let place = offer("mx.toml", &format!("{}\ncolour = 1\n", mail.1));

@@ -3,6 +3,7 @@
 //! *Limits*: a guest lives `LIFE_MAX` at most. That is no verdict on the guest: it keeps the run of
 //! all tests from standing still, and the error says so.
 
+use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
@@ -52,6 +53,30 @@ pub(crate) struct Guest {
 impl Guest {
     /// Boots a disk, with further words for QEMU.
     pub(crate) fn start(folder: &Folder, disk: &Path, start: Start, more: &[String]) -> Self {
+        let drive =
+            ["-drive".to_owned(), format!("if=none,id=d,format=raw,file={}", disk.display())];
+        Self::start_on(folder, &drive, start, more)
+    }
+
+    /// Boots a disk whose writes are all logged in a file (`cuts`).
+    pub(crate) fn start_logged(folder: &Folder, disk: &Path, log: &Path, start: Start) -> Self {
+        let file = File::create(log).expect("room for the log");
+        file.set_len(16 << 30).expect("a sparse file");
+        let node = |text: String| ["-blockdev".to_owned(), text];
+        let drive = [
+            node(format!("driver=file,node-name=f,filename={}", disk.display())),
+            node("driver=raw,node-name=r,file=f".to_owned()),
+            node(format!("driver=file,node-name=l,filename={}", log.display())),
+            node(
+                "driver=blklogwrites,node-name=d,file=r,log=l,log-sector-size=512,\
+                 log-super-update-interval=1"
+                    .to_owned(),
+            ),
+        ];
+        Self::start_on(folder, &drive.concat(), start, &[])
+    }
+
+    fn start_on(folder: &Folder, drive: &[String], start: Start, more: &[String]) -> Self {
         let mail = free_port();
         let monitor = folder.path("monitor");
         let _ = std::fs::remove_file(&monitor);
@@ -61,7 +86,7 @@ impl Guest {
         qemu.args(["-machine", "q35", "-accel", &accel, "-cpu", "max", "-m", "512", "-smp", "2"]);
         qemu.args(["-display", "none", "-serial", "stdio", "-nodefaults"]);
         qemu.args(["-monitor", &format!("unix:{},server=on,wait=off", monitor.display())]);
-        qemu.args(["-drive", &format!("if=none,id=d,format=raw,file={}", disk.display())]);
+        qemu.args(drive);
         qemu.args(["-device", "virtio-blk-pci,drive=d,bootindex=1", "-device", "virtio-rng-pci"]);
         qemu.args(["-device", "i6300esb", "-action", "watchdog=reset"]);
         qemu.args(["-netdev", &format!("user,id=n,hostfwd=tcp:{mail}-:25")]);

@@ -12,5 +12,6 @@ mod boot;
 mod build;
 mod chain;
 mod config;
+mod cuts;
 mod trouble;
 mod upgrade;

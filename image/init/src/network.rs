@@ -79,6 +79,8 @@ fn one(netlink: &Netlink, link: &Link) -> Result<(), String> {
         Kind::Vlan { parent, id } => netlink.vlan(&link.name, index(parent)?, *id)?,
     }
     let index = index(&link.name)?;
+    // The setting for all interfaces does not reach those that were there before it.
+    let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{}/accept_ra", link.name), "0");
     if let Some(mtu) = link.mtu {
         netlink.set_mtu(index, mtu)?;
     }
