@@ -8,7 +8,7 @@ use crate::daemon::programs::Folder;
 
 /// The name in the greeting of the daemon.
 fn greeting(guest: &Guest) -> String {
-    Client::connect(guest.mail).reply()
+    Client::connect_silent(guest.mail).reply()
 }
 
 #[test]

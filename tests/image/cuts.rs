@@ -277,7 +277,7 @@ fn the_spool_cut_anywhere_keeps_what_was_answered() {
     // The id, and where the log stood when the 250 was there.
     let mut kept: Vec<(String, u64)> = Vec::new();
     for n in 0..240 {
-        let body = "an octet more for every message".repeat(n % 50);
+        let body = "an octet more for every message\r\n".repeat(n % 50);
         let text = format!("Subject: {n}\r\n\r\nmessage {n}.\r\n{body}\r\n");
         let client = &mut clients[n % 4];
         let id = client.deliver("a@example.net", &["b@example.org"], &text);
