@@ -1,9 +1,9 @@
 //! The config as generations: what the operator injected becomes the next one if it is good.
 //!
-//! `/state/config/<n>/` holds the files of generation n. Three links: `current` is the one in force,
-//! `seed` the one that was last taken from the config partition (a seed that was rolled back does
-//! not come back by itself), `before` is there while `current` is not confirmed, and is what comes
-//! back: `before.minutes` says when.
+//! `/state/config/<n>/` holds the files of generation n. Three links: `current` is the one in
+//! force, `seed` the one that was last taken from the config partition (a seed that was rolled back
+//! does not come back by itself), `before` is there while `current` is not confirmed, and is what
+//! comes back: `before.minutes` says when.
 //!
 //! *Guarantees*: a generation is whole and synced before a link names it; a link changes at once or
 //! not at all. What is refused changes nothing. A start with an unconfirmed generation undoes it.

@@ -1,4 +1,4 @@
-//! Another version: fetched, checked, written beside the running one, to be tried at the next start.
+//! Another version: fetched, checked, written beside the running one, to be tried at next start.
 //!
 //! A release is a manifest, its signature (`.sig` behind the name) and the version's file (`.efi`
 //! in the place of `.manifest`).
