@@ -4,12 +4,8 @@ use std::path::Path;
 
 use super::guest::{Guest, Start};
 use super::stage;
-use crate::daemon::backend::{Backend, Manners};
-use crate::daemon::client::Client;
+use crate::daemon::backend::Backend;
 use crate::daemon::programs::Folder;
-
-/// Messages that wait when the older version comes back.
-const QUEUED: usize = 1000;
 
 fn disk(folder: &Folder, backend: std::net::SocketAddr, machine: &str) -> std::path::PathBuf {
     let [mail, (name, text)] = stage::config(backend);
@@ -27,42 +23,6 @@ fn upgrade(
     words: &str,
 ) -> (String, bool) {
     guest.shell(&format!("ringpost upgrade http://10.0.2.2:{}/{name} {words}", web.port()))
-}
-
-#[test]
-fn from_a_server_tried_blessed_and_taken_back() {
-    let folder = Folder::new("upgrade");
-    let address = Backend::nowhere();
-    let disk = disk(&folder, address, "");
-    let releases = folder.path("releases");
-    stage::release(&releases, "1.1.0", &["--debug"]);
-    stage::release(&releases, "1.0.0", &["--debug"]);
-    for version in ["1.1.0", "1.0.0"] {
-        for end in ["manifest", "manifest.sig", "efi"] {
-            let from = releases.join(format!("ringpost-{version}-debug.{end}"));
-            let to = releases.join(format!("ringpost-{version}.{end}"));
-            std::fs::rename(from, to).expect("built");
-        }
-    }
-    let web = stage::web(&releases);
-    let mut guest = Guest::start(&folder, &disk, Start::SecureBoot, &[]);
-    guest.wait_for("taking mail");
-    let kept = "Subject: kept\r\n\r\nthrough two upgrades\r\n";
-    Client::greeted(guest.mail).deliver("a@example.net", &["b@example.org"], kept);
-    assert!(upgrade(&mut guest, web, "ringpost-1.1.0.manifest", "").1);
-    guest.wait_for("Ringpost 1.1.0");
-    guest.wait_for("under trial: EFI/Linux/ringpost_1.1.0+2-1.efi");
-    guest.wait_for("blessed: EFI/Linux/ringpost_1.1.0.efi");
-    let (said, fine) = upgrade(&mut guest, web, "ringpost-1.0.0.manifest", "");
-    assert!(!fine && said.contains("--downgrade"), "{said}");
-    let backend = Backend::start_at(address, Manners::default());
-    assert!(upgrade(&mut guest, web, "ringpost-1.0.0.manifest", "--downgrade").1);
-    guest.wait_for("Ringpost 1.0.0");
-    guest.wait_for("blessed: EFI/Linux/ringpost_1.0.0.efi");
-    let mails = backend.wait_for(1);
-    assert!(mails[0].text().contains("through two upgrades"));
-    guest.power_off();
-    assert_eq!(stage::versions(&disk), ["ringpost_1.0.0.efi"]);
 }
 
 #[test]
@@ -128,36 +88,4 @@ fn what_is_not_ours_whole_newer_and_for_this_machine_is_refused() {
     assert!(fine, "{said}");
     guest.power_off();
     assert_eq!(stage::versions(&disk), ["ringpost_1.0.0.efi", "ringpost_1.1.0+3.efi"]);
-}
-
-#[test]
-fn a_newer_version_that_is_left_hands_its_queue_back() {
-    let folder = Folder::new("upgrade-back");
-    let address = Backend::nowhere();
-    // Nobody answers there: no version under trial is ever healthy.
-    let disk = disk(&folder, address, "health = \"127.0.0.1:2\"\n");
-    let uki = stage::uki(&folder, "1.1.0", &[]);
-    stage::put_on_esp(&disk, &uki, "EFI/Linux/ringpost_1.1.0+1.efi");
-    let mut guest = Guest::start(&folder, &disk, Start::Firmware, &[]);
-    guest.wait_for("Ringpost 1.1.0");
-    guest.wait_for("taking mail");
-    let mut client = Client::greeted(guest.mail);
-    for n in 0..QUEUED {
-        let text = format!("Subject: {n}\r\n\r\nmessage {n}.\r\n");
-        client.deliver("a@example.net", &["b@example.org"], &text);
-    }
-    drop(client);
-    guest.wait_for("this version does not work here: leaving it");
-    guest.wait_for("Reboot: now");
-    let backend = Backend::start_at(address, Manners::default());
-    guest.wait_for("Ringpost 1.0.0");
-    guest.wait_for("taking mail");
-    let mails = backend.wait_for(QUEUED);
-    let all: Vec<String> = mails.iter().map(|mail| mail.text()).collect();
-    for n in 0..QUEUED {
-        let line = format!("message {n}.");
-        assert!(all.iter().any(|text| text.contains(&line)), "{line} is lost");
-    }
-    guest.power_off();
-    assert_eq!(stage::versions(&disk), ["ringpost_1.0.0.efi", "ringpost_1.1.0+0-1.efi"]);
 }
