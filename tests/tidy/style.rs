@@ -31,6 +31,7 @@ const BANS: &[Ban] = &[
             "benches/src/ring",
             // `tokio_uring::` has the word in it.
             "daemon/ringpostd/src/house.rs",
+            "benches/examples/runtimes.rs",
         ],
         tests_may: false,
         instead: "the engine crate",
