@@ -1,11 +1,26 @@
 //! `ringpost` against a running daemon: the words an operator types.
 
+mod acts;
+mod configs;
+mod session;
+mod why;
+
 use crate::daemon::backend::{Backend, Manners};
 use crate::daemon::client::Client;
 use crate::daemon::programs::{Daemon, Setup};
 
-fn text(output: &std::process::Output) -> String {
-    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
+pub(crate) fn text(output: &std::process::Output) -> String {
+    let text = [&output.stdout[..], &output.stderr[..]].concat();
+    let text = String::from_utf8(text).expect("what it prints is text");
+    for line in text.lines().filter(|line| !line.starts_with('{') && !line.starts_with('#')) {
+        assert!(line.is_ascii() && line.len() <= 79, "too wide for a terminal: {line:?}");
+    }
+    text
+}
+
+/// The same with single spaces: what was wrapped is whole again.
+pub(crate) fn whole(output: &std::process::Output) -> String {
+    text(output).split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Our programs as they are shipped: where they lie, a daemon with its own folder and ports.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -8,6 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use super::client;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -188,8 +190,30 @@ impl Daemon {
     /// SIGTERM, and the exit status. The books must balance before.
     pub(crate) fn stop(&mut self) -> ExitStatus {
         self.ledger();
+        self.explain_refusals();
         self.signal(Signal::SIGTERM);
         self.child.wait().expect("it ends")
+    }
+
+    /// Every refusal that a client of the tests heard has an id, and `why` knows the cause.
+    fn explain_refusals(&self) {
+        let heard = self.addresses.iter().flat_map(|address| client::heard(address.port()));
+        let mut reasons = BTreeSet::new();
+        for line in heard {
+            let (id, text) = line
+                .split_once('[')
+                .and_then(|(_, rest)| rest.split_once("] "))
+                .unwrap_or_else(|| panic!("a refusal without an id: {line}"));
+            // One of each text is asked for: some tests hear hundreds.
+            if !reasons.insert(text.to_owned()) {
+                continue;
+            }
+            let told = self.tool(&["why", id]);
+            let said = String::from_utf8_lossy(&told.stdout).into_owned();
+            assert!(told.status.success(), "why does not know {line}: {said}");
+            let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(words(&said).contains(&words(text)), "why {id} does not say {text:?}: {said}");
+        }
     }
 
     pub(crate) fn wait(&mut self) -> ExitStatus {

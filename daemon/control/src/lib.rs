@@ -16,6 +16,11 @@ pub mod limits;
 mod text;
 
 mod ladder;
+pub mod octets;
+
+mod acts;
+
+mod story;
 
 mod request;
 
@@ -25,6 +30,7 @@ mod codec;
 
 mod wire;
 
+pub use acts::{Accepting, Act, ConfigAct, LogFilter, QueueAct, Rehearse, Rule, Test, WhyFilter};
 pub use codec::{Decoder, Frame, TooLong, VERSION};
 pub use ladder::{XdpLine, XdpPage, XdpRequest};
 pub use reply::{
@@ -33,5 +39,6 @@ pub use reply::{
     VersionInfo,
 };
 pub use request::{HintField, HintKey, HintsFilter, Level, QueueFilter, Request};
+pub use story::{Backlog, Part, Rows, Story, StoryLine, Summary};
 pub use text::{List, OutOfBounds, Text};
 pub use wire::{BadFrame, read_reply, read_request, write_reply, write_request};

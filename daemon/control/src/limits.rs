@@ -28,6 +28,20 @@ pub const HINT_FIELDS_MAX: usize = 24;
 pub const CORES_MAX: usize = 256;
 /// Lines of each kind in a status: listeners, features, alarms.
 pub const STATUS_LINES_MAX: usize = 64;
+/// Ids in one act.
+pub const IDS_MAX: usize = 200;
+/// Lines of a story.
+pub const STORY_LINES_MAX: usize = 400;
+/// Rows of a table.
+pub const ROWS_MAX: usize = 500;
+/// Cells of a row.
+pub const CELLS_MAX: usize = 12;
+/// Octets, as base64, of one part sent to the daemon.
+pub const PART_OCTETS_MAX: usize = 48 * 1024;
+/// Pieces of a played session.
+pub const PIECES_MAX: usize = 2_000;
+/// Octets, as base64, of one part of a message.
+pub const REPLY_PART_OCTETS_MAX: usize = 1_800_000;
 
 /// Lines about the ladder.
 pub const LADDER_LINES_MAX: usize = 500;
@@ -40,6 +54,13 @@ const _: () = assert!(
     "the largest message detail of unescaped text fits; write_reply answers for the rest"
 );
 const _: () = assert!(LADDER_LINES_MAX * 2 * LINE_OCTETS_MAX < REPLY_OCTETS_MAX);
+const _: () = assert!(
+    STORY_LINES_MAX * (LINE_OCTETS_MAX + ID_OCTETS_MAX + 4 * NAME_OCTETS_MAX) * JSON_FACTOR
+        < REPLY_OCTETS_MAX
+);
+const _: () = assert!(PART_OCTETS_MAX + 1024 < REQUEST_OCTETS_MAX);
+const _: () =
+    assert!(REPLY_PART_OCTETS_MAX + STATUS_LINES_MAX * LINE_OCTETS_MAX < REPLY_OCTETS_MAX);
 const _: () = assert!(QUEUE_PAGE_MAX * 4 * ADDRESS_OCTETS_MAX < REPLY_OCTETS_MAX);
 const _: () = assert!(
     HINTS_PAGE_MAX * (ADDRESS_OCTETS_MAX + LINE_OCTETS_MAX + HINT_FIELDS_MAX * 2 * NAME_OCTETS_MAX)

@@ -11,6 +11,7 @@ use crate::limits::{
     METRICS_OCTETS_MAX, NAME_OCTETS_MAX, QUEUE_PAGE_MAX, RECIPIENTS_SHOWN_MAX, STATUS_LINES_MAX,
 };
 use crate::request::{HintField, Level};
+use crate::story::{Part, Rows, Story, Summary};
 use crate::text::{List, Text};
 
 /// A sentence.
@@ -54,6 +55,14 @@ pub enum Reply {
     Hint(Hint),
     /// To `xdp`.
     Xdp(XdpPage),
+    /// To `why` and `log-grep`.
+    Story(Box<Story>),
+    /// To whatever is a table.
+    Rows(Box<Rows>),
+    /// To `queue-summary`.
+    Summary(Box<Summary>),
+    /// To `queue-read` and `session`.
+    Part(Box<Part>),
 }
 
 /// Why it could not be done.

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ladder::XdpRequest;
+use crate::acts::{ConfigAct, LogFilter, QueueAct, Rehearse, Rule, Test, WhyFilter};
 use crate::limits::{ADDRESS_OCTETS_MAX, HINT_FIELDS_MAX, ID_OCTETS_MAX, NAME_OCTETS_MAX};
 use crate::text::{List, Text};
 
@@ -57,6 +58,42 @@ pub enum Request {
     HintsTidy,
     /// The ladder and its filter.
     Xdp(XdpRequest),
+    /// What is known of a message, an address or a client.
+    Why(WhyFilter),
+    /// Lines of the log files.
+    LogGrep(LogFilter),
+    /// The queue in few lines, by next hop.
+    QueueSummary,
+    /// Something is done to messages.
+    QueueAct(QueueAct),
+    /// A part of a message as it will be sent: 0 is the header.
+    QueueRead {
+        /// Which.
+        id: Text<ID_OCTETS_MAX>,
+        /// Which part.
+        part: u32,
+    },
+    /// The standing orders of the operator.
+    Rules,
+    /// Gives or takes back a standing order.
+    Rule(Rule),
+    /// What every connection is at.
+    Sessions,
+    /// Certificates and their end.
+    Certificates,
+    /// Looks something up or tries it.
+    Test(Test),
+    /// Plays a session.
+    Session(Rehearse),
+    /// Looks at configs, changes them.
+    Config(ConfigAct),
+    /// Writes down every line of the sessions of a network for some seconds; see `why`.
+    Trace {
+        /// Whose.
+        network: Text<NAME_OCTETS_MAX>,
+        /// How long; 0: no more.
+        seconds: u32,
+    },
 }
 
 impl Request {
@@ -79,6 +116,19 @@ impl Request {
             Self::HintsSet { .. } => "hints-set",
             Self::HintsTidy => "hints-tidy",
             Self::Xdp(_) => "xdp",
+            Self::Why(_) => "why",
+            Self::LogGrep(_) => "log-grep",
+            Self::QueueSummary => "queue-summary",
+            Self::QueueAct(_) => "queue-act",
+            Self::QueueRead { .. } => "queue-read",
+            Self::Rules => "rules",
+            Self::Rule(_) => "rule",
+            Self::Sessions => "sessions",
+            Self::Certificates => "certificates",
+            Self::Test(_) => "test",
+            Self::Session(_) => "session",
+            Self::Config(_) => "config",
+            Self::Trace { .. } => "trace",
         }
     }
 
@@ -99,12 +149,26 @@ impl Request {
                 | Self::LogLevel { level: None }
                 | Self::HintsList(_)
                 | Self::HintsGet(_)
+                | Self::Why(_)
+                | Self::LogGrep(_)
+                | Self::QueueSummary
+                | Self::Rules
+                | Self::Sessions
+                | Self::Certificates
+                | Self::Test(Test::Route(_) | Test::Verify(_) | Test::Dns(_))
+                | Self::Session(_)
+                | Self::Config(
+                    ConfigAct::Show(_)
+                        | ConfigAct::Explain(_)
+                        | ConfigAct::Check(_)
+                        | ConfigAct::History
+                )
         )
     }
 }
 
 /// The requests this version knows, by name.
-pub(crate) const NAMES: [&str; 15] = [
+pub(crate) const NAMES: [&str; 28] = [
     "version",
     "status",
     "ledger",
@@ -120,6 +184,19 @@ pub(crate) const NAMES: [&str; 15] = [
     "hints-set",
     "hints-tidy",
     "xdp",
+    "why",
+    "log-grep",
+    "queue-summary",
+    "queue-act",
+    "queue-read",
+    "rules",
+    "rule",
+    "sessions",
+    "certificates",
+    "test",
+    "session",
+    "config",
+    "trace",
 ];
 
 /// Which messages; all conditions must hold. Text conditions are parts of what they look at,

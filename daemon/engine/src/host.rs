@@ -141,6 +141,14 @@ pub fn local_address(fd: &OwnedFd) -> io::Result<SocketAddr> {
     socket::local(fd)
 }
 
+/// The address of the other end of a connection.
+///
+/// # Errors
+/// What `getpeername` says.
+pub fn peer_address(fd: &OwnedFd) -> io::Result<SocketAddr> {
+    socket::peer(fd)
+}
+
 /// Starts a program that finds these sockets where [`inherited_sockets`] looks: from descriptor 3
 /// on, with `LISTEN_FDS` set. The caller keeps its own descriptors of them.
 ///

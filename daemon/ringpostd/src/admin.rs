@@ -7,12 +7,16 @@
 //! *Failure*: a message that cannot be read is listed by what the table knows of it.
 //! *Not here*: the other cores' parts and how they are put together (`house`).
 
+mod walk;
+mod why;
+mod patient;
+
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 
 use control::limits::QUEUE_PAGE_MAX;
 use control::{
-    Core, Failure, FailureCode, Ledger, List, QueueEntry, QueueFilter, QueueMessage, QueuePage,
-    QueueRecipient, RecipientState, Reply, Request, Status, Text,
+    Backlog, Core, Failure, FailureCode, Ledger, List, QueueEntry, QueueFilter, QueueMessage,
+    QueuePage, QueueRecipient, RecipientState, Reply, Request, Status, Text,
 };
 use spool::id::{MessageId, TransactionId};
 use spool::live::Live;
@@ -23,14 +27,16 @@ use spool::record;
 use crate::desk::{Desk, Letter};
 use crate::metrics::Counter;
 use crate::post::ToHouse;
+use crate::relay::Relay;
 use crate::tally::message_key;
+use walk::{Aim, Came, Chosen, Count, WALKS_MAX, Walk};
 
 /// Lists under way on one core.
 const LISTS_MAX: usize = 8;
-/// Messages read for one page.
-const SCAN_MAX: usize = 2_000;
 /// Time for one page.
 const LIST_US_MAX: u64 = 2_000_000;
+/// How soon a walk that only waits is looked at again.
+const LOOK_AGAIN_US: u64 = 5_000;
 /// Counting the whole queue is done at most this often.
 const COUNT_AGAIN_US: u64 = 1_000_000;
 const SECOND_US: u64 = 1_000_000;
@@ -49,6 +55,8 @@ enum Work {
     List(Box<Listing>),
     /// One message.
     Show(u64, TransactionId),
+    /// A part of its content.
+    Part(u64, u32),
 }
 
 /// A page in the making.
@@ -66,31 +74,115 @@ struct Listing {
     until_us: u64,
 }
 
-/// What the whole queue comes to.
-#[derive(Debug, Default, Clone, Copy)]
-struct Count {
-    messages: u64,
-    recipients: u64,
-    held: u64,
-    oldest_wall_s: u64,
-}
-
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Clerk {
     /// What was asked of the log, by token.
     reads: HashMap<u64, Work>,
     count: Option<(u64, Count)>,
+    /// Who waits for the count under way.
+    counting: Vec<u64>,
+    walks: Vec<Walk>,
+    /// Which walk waits for which answer of the log.
+    tokens: HashMap<u64, u64>,
+    searches: why::Searches,
+    patients: patient::Patients,
 }
 
 impl Clerk {
+    /// Goes on with what takes more than one turn.
+    pub fn turn(&mut self, desk: &mut Desk, relay: &mut Relay) {
+        for (number, reply) in self.searches.step(desk) {
+            answer(desk, number, reply);
+        }
+        for (number, reply) in self.patients.step(desk) {
+            answer(desk, number, reply);
+        }
+        for walk in std::mem::take(&mut self.walks) {
+            match walk.step(desk, relay, &mut self.tokens) {
+                Came::On(walk) => self.walks.push(walk),
+                Came::Answer(number, reply) => answer(desk, number, reply),
+                Came::Picked(listing) => self.go_on(desk, listing),
+                Came::Counted(count) => {
+                    self.count = Some((desk.now_us, count));
+                    for number in std::mem::take(&mut self.counting) {
+                        let status = Reply::Status(Box::new(status(desk, count)));
+                        answer(desk, number, status);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A change is durable that a walk may wait for.
+    pub fn changed(&mut self, token: u64) {
+        let Some(number) = self.tokens.remove(&token) else { return };
+        if let Some(walk) = self.walks.iter_mut().find(|walk| walk.number == number) {
+            walk.waits = walk.waits.saturating_sub(1);
+        }
+    }
+
+    fn walk(&mut self, desk: &mut Desk, number: u64, aim: Aim) {
+        if self.walks.len() >= WALKS_MAX {
+            return fail(desk, number, FailureCode::Busy, "too many questions about the queue");
+        }
+        self.walks.push(Walk::new(number, aim));
+    }
+
+    /// When [`Clerk::turn`] has something to do.
+    #[must_use]
+    pub fn deadline(&self, desk: &Desk) -> Option<u64> {
+        let busy = self.walks.iter().any(|walk| !walk.is_waiting());
+        if busy || !self.searches.is_idle() {
+            return Some(desk.now_us);
+        }
+        if !self.patients.is_idle() {
+            return Some(desk.now_us.saturating_add(LOOK_AGAIN_US));
+        }
+        // Reports of messages that are given up become durable without a word to the walk.
+        (!self.walks.is_empty()).then(|| desk.now_us.saturating_add(LOOK_AGAIN_US))
+    }
+
     /// A question of the house. The answer goes out at the end of this turn or of a later one.
-    pub fn asked(&mut self, desk: &mut Desk, number: u64, request: &Request) {
+    pub fn asked(&mut self, desk: &mut Desk, number: u64, uid: u32, request: &Request) {
         let reply = match request {
-            Request::Status => Reply::Status(Box::new(self.status(desk))),
+            Request::Status => match self.count {
+                Some((at_us, count)) if desk.now_us.saturating_sub(at_us) < COUNT_AGAIN_US => {
+                    Reply::Status(Box::new(status(desk, count)))
+                }
+                _ => {
+                    self.counting.push(number);
+                    if self.counting.len() == 1 {
+                        self.walks.push(Walk::new(number, Aim::Count(Count::default())));
+                    }
+                    return;
+                }
+            },
+            Request::QueueSummary => {
+                let aim = Aim::Summary(Backlog::default(), HashMap::new());
+                return self.walk(desk, number, aim);
+            }
+            Request::QueueAct(act) => match Chosen::new(act, uid) {
+                Ok(chosen) => return self.walk(desk, number, Aim::Choose(Box::new(chosen))),
+                Err(failure) => Reply::Failure(failure),
+            },
             Request::Ledger => Reply::Ledger(ledger(desk)),
             Request::QueueList(filter) => return self.list(desk, number, filter),
             Request::QueueShow { id } => return self.show(desk, number, id),
+            Request::Why(filter) => match self.searches.begin(desk, number, filter) {
+                Ok(()) => return,
+                Err(failure) => Reply::Failure(failure),
+            },
+            Request::Session(_) | Request::Test(_) => {
+                match self.patients.begin(desk, number, request) {
+                    Ok(()) => return,
+                    Err(failure) => Reply::Failure(failure),
+                }
+            }
+            Request::QueueRead { id, part } => return self.read_part(desk, number, id, *part),
+            Request::Trace { network, seconds } => {
+                Reply::Done { message: Text::cut(&desk.trace(network, *seconds).to_string()) }
+            }
             Request::HintsTidy => {
                 let removed = desk.writer.tidy(desk.wall_us);
                 Reply::Done { message: Text::cut(&removed.to_string()) }
@@ -111,6 +203,10 @@ impl Clerk {
         result: &Result<ReadData, ReadError>,
     ) -> bool {
         let Some(work) = self.reads.remove(&token) else { return false };
+        if let Work::Part(number, part) = work {
+            answer(desk, number, content(part, result));
+            return true;
+        }
         let stored = match result {
             Ok(ReadData::Message(stored)) => Ok(&**stored),
             Ok(ReadData::Chunk(_)) => Err(ReadError::Unknown),
@@ -121,6 +217,7 @@ impl Clerk {
                 let reply = shown(desk, id, stored);
                 answer(desk, number, reply);
             }
+            Work::Part(..) => {}
             Work::List(mut listing) => {
                 listing.take_in(desk, stored.ok());
                 self.go_on(desk, listing);
@@ -129,61 +226,15 @@ impl Clerk {
         true
     }
 
-    fn status(&mut self, desk: &Desk) -> Status {
-        let count = self.count(desk);
-        let stats = desk.log.stats();
-        let mut alarms = Vec::new();
-        if stats.health == Health::Failed {
-            alarms.push(format!(
-                "core {}: the log cannot be written: mail is answered 451 until it can",
-                desk.core
-            ));
-        }
-        let core = Core {
-            core: u16::try_from(desk.core).unwrap_or(u16::MAX),
-            accepted: desk.stream.metrics.get(Counter::MessagesAccepted),
-            queued: count.messages,
-            ..Core::default()
-        };
-        let wall_s = desk.wall_us / SECOND_US;
-        let oldest = (count.messages > 0).then_some(count.oldest_wall_s);
-        Status {
-            queued_messages: count.messages,
-            queued_recipients: count.recipients,
-            held_messages: count.held,
-            oldest_s: oldest.map_or(0, |oldest| wall_s.saturating_sub(oldest)),
-            spool_free_octets: stats.available,
-            cores: List::cut([core]),
-            alarms: List::cut(alarms.iter().map(|line| Text::cut(line))),
-            ..Status::default()
-        }
-    }
-
-    /// Counts the queue, unless that was done a moment ago.
-    fn count(&mut self, desk: &Desk) -> Count {
-        if let Some((at_us, count)) = self.count
-            && desk.now_us.saturating_sub(at_us) < COUNT_AGAIN_US
-        {
-            return count;
-        }
-        let mut count = Count { oldest_wall_s: u64::MAX, ..Count::default() };
-        for live in desk.log.messages() {
-            count.messages += 1;
-            count.recipients += u64::from(live.pending_count());
-            count.held += u64::from(live.is_held());
-            count.oldest_wall_s = count.oldest_wall_s.min(u64::from(live.received_wall_s));
-        }
-        self.count = Some((desk.now_us, count));
-        count
-    }
-
     fn list(&mut self, desk: &mut Desk, number: u64, filter: &QueueFilter) {
         let after = filter.after.as_deref().map(str::parse::<TransactionId>).transpose();
         let Ok(after) = after else {
             let message = "the place to continue from is no message id";
             return fail(desk, number, FailureCode::Refused, message);
         };
-        let lists = self.reads.values().filter(|work| matches!(work, Work::List(_))).count();
+        let reading = self.reads.values().filter(|work| matches!(work, Work::List(_))).count();
+        let picking = self.walks.iter().filter(|walk| matches!(walk.aim, Aim::Pick(..))).count();
+        let lists = reading + picking;
         if lists >= LISTS_MAX {
             return fail(desk, number, FailureCode::Busy, "too many lists at once");
         }
@@ -191,18 +242,17 @@ impl Clerk {
             0 => QUEUE_PAGE_MAX,
             count => count.min(QUEUE_PAGE_MAX),
         };
-        let (todo, more) = candidates(desk, filter, after);
         let listing = Box::new(Listing {
             number,
             filter: filter.clone(),
             count_max,
-            todo,
-            more,
+            todo: VecDeque::new(),
+            more: false,
             entries: Vec::new(),
             last: after,
             until_us: desk.now_us.saturating_add(LIST_US_MAX),
         });
-        self.go_on(desk, listing);
+        self.walk(desk, number, Aim::Pick(listing, BinaryHeap::new()));
     }
 
     /// Reads the next message of the page, or sends the page.
@@ -223,9 +273,29 @@ impl Clerk {
                 Err(_) => break,
             }
         }
-        let total = desk.log.messages().count() as u64;
+        let total = desk.log.stats().messages as u64;
         let (number, page) = (listing.number, listing.page(total));
         answer(desk, number, Reply::Queue(page));
+    }
+
+    /// Reads a part of a message's content: the header, the chunks, the rest.
+    fn read_part(&mut self, desk: &mut Desk, number: u64, id: &str, part: u32) {
+        let found = id.parse::<TransactionId>().ok().and_then(|id| desk.log.get(id));
+        let Some((id, chunks)) = found.map(|live| (live.id, live.chunks().len())) else {
+            return fail(
+                desk,
+                number,
+                FailureCode::NotFound,
+                "no such message; name it with its .n",
+            );
+        };
+        let token = desk.next_token();
+        let chunk = part.checked_sub(1).filter(|n| (*n as usize) < chunks);
+        match desk.log.read(id, chunk.map_or(Part::Message, Part::Chunk), token) {
+            Ok(()) => drop(self.reads.insert(token, Work::Part(number, part))),
+            Err(ReadError::Unknown) => fail(desk, number, FailureCode::NotFound, "it has gone"),
+            Err(_) => fail(desk, number, FailureCode::Busy, "too many reads wait"),
+        }
     }
 
     fn show(&mut self, desk: &mut Desk, number: u64, id: &str) {
@@ -247,6 +317,35 @@ impl Clerk {
             Err(ReadError::Unknown) => fail(desk, number, FailureCode::NotFound, "it has gone"),
             Err(_) => fail(desk, number, FailureCode::Busy, "too many reads wait"),
         }
+    }
+}
+
+fn status(desk: &Desk, count: Count) -> Status {
+    let stats = desk.log.stats();
+    let mut alarms = Vec::new();
+    if stats.health == Health::Failed {
+        alarms.push(format!(
+            "core {}: the log cannot be written: mail is answered 451 until it can",
+            desk.core
+        ));
+    }
+    let core = Core {
+        core: u16::try_from(desk.core).unwrap_or(u16::MAX),
+        accepted: desk.stream.metrics.get(Counter::MessagesAccepted),
+        queued: count.messages,
+        ..Core::default()
+    };
+    let wall_s = desk.wall_us / SECOND_US;
+    let oldest = (count.messages > 0).then_some(count.oldest_wall_s);
+    Status {
+        queued_messages: count.messages,
+        queued_recipients: count.recipients,
+        held_messages: count.held,
+        oldest_s: oldest.map_or(0, |oldest| wall_s.saturating_sub(oldest)),
+        spool_free_octets: stats.available,
+        cores: List::cut([core]),
+        alarms: List::cut(alarms.iter().map(|line| Text::cut(line))),
+        ..Status::default()
     }
 }
 
@@ -283,32 +382,12 @@ fn fail(desk: &mut Desk, number: u64, code: FailureCode, message: &str) {
     answer(desk, number, Reply::Failure(Failure::new(code, message, "")));
 }
 
-/// The first messages behind `after` that may fit, in order, and whether there are more.
-fn candidates(
-    desk: &Desk,
-    filter: &QueueFilter,
-    after: Option<TransactionId>,
-) -> (VecDeque<TransactionId>, bool) {
-    let after = after.map(order);
-    let wall_s = desk.wall_us / SECOND_US;
-    let may = |live: &&Live| {
-        let age_s = wall_s.saturating_sub(u64::from(live.received_wall_s));
-        filter.age_s_min.is_none_or(|least| age_s >= least)
-            && filter.tries_min.is_none_or(|least| u32::from(live.tries) >= least)
-            && filter.held.is_none_or(|held| live.is_held() == held)
-    };
-    let keys = desk.log.messages().filter(may).map(|live| order(live.id));
-    let mut first = BinaryHeap::with_capacity(SCAN_MAX + 1);
-    let mut more = false;
-    for key in keys.filter(|key| after.is_none_or(|after| *key > after)) {
-        first.push(key);
-        if first.len() > SCAN_MAX {
-            first.pop();
-            more = true;
-        }
-    }
-    let ids = first.into_sorted_vec().into_iter();
-    (ids.map(|(_, _, session, n)| TransactionId { session, n }).collect(), more)
+/// Whether the conditions hold that need no reading.
+fn may_fit(live: &Live, filter: &QueueFilter, wall_s: u64) -> bool {
+    let age_s = wall_s.saturating_sub(u64::from(live.received_wall_s));
+    filter.age_s_min.is_none_or(|least| age_s >= least)
+        && filter.tries_min.is_none_or(|least| u32::from(live.tries) >= least)
+        && filter.held.is_none_or(|held| live.is_held() == held)
 }
 
 /// Whether the conditions on texts hold.
@@ -389,6 +468,30 @@ fn shown(desk: &Desk, id: TransactionId, stored: Result<&StoredMessage, ReadErro
         envelope_id: Text::cut_octets(&envelope.mail.envid),
         recipients: List::cut(envelope.recipients.iter().map(recipient)),
     }))
+}
+
+/// A part of a message's content as it will be sent.
+fn content(part: u32, result: &Result<ReadData, ReadError>) -> Reply {
+    let (octets, next) = match result {
+        Ok(ReadData::Message(stored)) if part == 0 => {
+            (spool::edits::apply(&stored.header, &stored.envelope.edits), Some(1))
+        }
+        // Behind the chunks stands the rest.
+        Ok(ReadData::Message(stored)) => (stored.tail.clone(), None),
+        Ok(ReadData::Chunk(octets)) => (octets.clone(), Some(part + 1)),
+        Err(error) => {
+            let message = format!("the message cannot be read from the log: {error:?}");
+            return Reply::Failure(Failure::new(FailureCode::Internal, &message, ""));
+        }
+    };
+    match Text::try_from(control::octets::to_base64(&octets)) {
+        Ok(octets) => Reply::Part(Box::new(control::Part { octets, next, ..Default::default() })),
+        Err(_) => {
+            let message = "this part of the message is too large for one answer";
+            let advice = "with the daemon stopped: `ringpost spool export`";
+            Reply::Failure(Failure::new(FailureCode::Refused, message, advice))
+        }
+    }
 }
 
 fn recipient(recipient: &Recipient) -> QueueRecipient {

@@ -186,7 +186,8 @@ fn start(
     let clock = judge_clock(&config, report.newest_wall_us, &mut journal);
     let sockets = of_cores(&config, cpus.len(), inherited)?;
     let listed = read_lists(&config, &mut journal);
-    let orders = first_orders(config, &certificates);
+    let rules = Arc::new(load_rules(&config, &mut journal)?);
+    let orders = first_orders(config, &certificates, rules);
     let (house, mail) = mailbox()?;
     let journal = Rc::new(RefCell::new(journal));
     let hints = tables.hints;
@@ -281,11 +282,15 @@ fn tell_start(
     notes.for_each(|note| journal.note(Note::Started, &note));
 }
 
-fn first_orders(config: Config, certificates: &Certificates) -> Arc<Orders> {
+fn first_orders(
+    config: Config,
+    certificates: &Certificates,
+    rules: Arc<crate::rules::Rules>,
+) -> Arc<Orders> {
     let first = crate::xdp::first_zone(&config);
     let zones = Arc::new(Zones::new(&config.dnsbl, first, config.xdp.dnsbl_weight, None));
     let tls = certificates.store.clone();
-    Arc::new(Orders { generation: 1, config, tls, zones })
+    Arc::new(Orders { generation: 1, config, tls, zones, rules })
 }
 
 /// Reads the lists before anybody is heard.
@@ -425,6 +430,21 @@ fn judge_clock(config: &Config, newest_us: u64, journal: &mut Journal) -> Clock 
     );
     journal.alarm(Alarm::Clock, &text);
     Clock::new(newest_us, operator, now_us, wall_us).0
+}
+
+/// The operator's standing orders; what of them makes no sense is an alarm.
+fn load_rules(config: &Config, journal: &mut Journal) -> Result<crate::rules::Rules, BootError> {
+    let folder = house::state::folder(config);
+    let fail = |error| {
+        let what = format!("standing orders in {}: {error}", folder.display());
+        BootError::unavailable(what, "[admin] state must be readable by this user")
+    };
+    let (rules, bad) = house::state::load_rules(&folder).map_err(fail)?;
+    for line in bad {
+        let text = format!("a standing order makes no sense and does not hold: {line}");
+        journal.alarm(Alarm::Log, &text);
+    }
+    Ok(rules)
 }
 
 /// A panic ends the process, and leaves a note of whom it was working for.

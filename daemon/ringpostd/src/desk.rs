@@ -14,13 +14,14 @@ use smtp::server;
 use spool::id::{MessageId, TransactionId};
 use spool::message::Envelope;
 
-use crate::config::{Config, any_contains};
+use crate::config::{Config, Network, any_contains};
 use crate::events::{Alarm, Event, Reader, Reason};
 use crate::lookup::Names;
 use crate::maillog::MailLog;
 use crate::maillog::outlet::QueueSink;
 use crate::metrics::CoreMetrics;
 use crate::post::{Orders, ToCore, ToHouse};
+use crate::recorder::Recorder;
 use crate::standing::Standing;
 use crate::tls::TlsStore;
 use crate::ways::Ways;
@@ -28,6 +29,9 @@ use crate::xdp::Lists;
 
 /// The log of a core over the engine's disk.
 pub type Log = spool::log::Log<engine::DiskBuffer>;
+
+/// Networks watched at once.
+const TRACED_MAX: usize = 16;
 
 /// Makes the ids of sessions (and of messages made here).
 #[derive(Debug)]
@@ -80,6 +84,8 @@ pub struct Stream {
     pub metrics: CoreMetrics,
     /// The main log and the reject log.
     pub maillog: MailLog<QueueSink>,
+    /// What happened lately.
+    pub recorder: Recorder,
 }
 
 /// See the module.
@@ -137,6 +143,8 @@ pub struct Desk {
     pub busy: bool,
     /// Open sessions of each listener, on this core.
     pub listener_sessions: Vec<u32>,
+    /// Networks whose sessions are watched, and until when.
+    pub traced: Vec<(Network, u64)>,
     /// The log is closed: the core may stop.
     pub stopped: bool,
     /// Reply octets of the call under way; kept for its room.
@@ -189,6 +197,27 @@ impl Desk {
     pub fn tell(&mut self, event: &Event<'_>) {
         self.stream.metrics.read(self.wall_us, event);
         self.stream.maillog.read(self.wall_us, event);
+        self.stream.recorder.read(self.wall_us, event);
+    }
+
+    /// Watches the sessions of a network for some seconds (0: no more); how many are watched.
+    pub fn trace(&mut self, network: &str, seconds: u32) -> usize {
+        let now_us = self.now_us;
+        let Ok(network) = Network::parse(network) else { return self.traced.len() };
+        self.traced.retain(|(other, until_us)| *until_us > now_us && *other != network);
+        if seconds > 0 && self.traced.len() < TRACED_MAX {
+            self.traced.push((network, now_us.saturating_add(u64::from(seconds) * 1_000_000)));
+        }
+        self.traced.len()
+    }
+
+    /// Whether somebody watches the sessions of this client.
+    #[must_use]
+    pub fn is_traced(&self, client: std::net::IpAddr) -> bool {
+        let watched = |(network, until_us): &(Network, u64)| {
+            *until_us > self.now_us && network.contains(client)
+        };
+        self.traced.iter().any(watched)
     }
 
     /// A token for the log that no other has.

@@ -1,4 +1,4 @@
-//! Everything that happens on a core, as one typed stream: logs, counters and, later, the flight
+//! Everything that happens on a core, as one typed stream: logs, counters and the flight
 //! recorder are its readers.
 //!
 //! *Guarantees.* An event borrows what it tells of, and costs nothing that no reader wants.
@@ -390,6 +390,15 @@ pub enum Event<'a> {
         id: &'a str,
         /// The user id that asked for it.
         uid: u32,
+    },
+    /// A line of a session that somebody watches.
+    Line {
+        /// Whose.
+        client: &'a Client<'a>,
+        /// From the client; else to it.
+        heard: bool,
+        /// Without its line end.
+        octets: &'a [u8],
     },
     /// A phase of a session took so long, in microseconds.
     Took(Phase, u64),

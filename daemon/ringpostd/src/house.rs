@@ -26,6 +26,8 @@ pub mod certificates;
 
 pub mod feeds;
 
+pub mod state;
+
 mod reload;
 
 mod console;
@@ -35,6 +37,16 @@ mod page;
 mod questions;
 
 mod hints;
+
+mod logsearch;
+
+mod why;
+
+mod orders;
+
+mod trials;
+
+mod configs;
 
 mod requests;
 
@@ -190,6 +202,7 @@ struct House {
     not_after_s: Cell<Option<i64>>,
     state: Cell<RunState>,
     reloading: Cell<bool>,
+    searches: Cell<usize>,
     log_trouble: Cell<bool>,
     consoles: Cell<usize>,
     pages: Cell<usize>,
@@ -260,6 +273,7 @@ async fn serve(plan: Plan) -> io::Result<End> {
         not_after_s: Cell::new(certificates.not_after_s),
         state: Cell::new(RunState::Starting),
         reloading: Cell::new(false),
+        searches: Cell::new(0),
         log_trouble: Cell::new(false),
         consoles: Cell::new(0),
         pages: Cell::new(0),
@@ -299,6 +313,7 @@ impl House {
         tokio::task::spawn_local(Rc::clone(self).heed(signals));
         tokio::task::spawn_local(Rc::clone(self).do_chores());
         tokio::task::spawn_local(Rc::clone(self).mind_filter());
+        Rc::clone(self).take_back_later();
         if let Some(console) = &console {
             tokio::task::spawn_local(Rc::clone(self).serve_consoles(Rc::clone(console)));
         }

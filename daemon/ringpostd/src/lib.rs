@@ -15,6 +15,8 @@ pub mod standing;
 pub mod dnsbl;
 pub mod xdp;
 pub mod acl;
+pub mod recorder;
+pub mod rules;
 pub mod retry;
 pub mod route;
 pub mod post;

@@ -75,6 +75,8 @@ pub const LOG_FILES_MAX: usize = 10_000;
 pub const LIST_ENTRIES_MAX: u64 = 8 << 20;
 /// Lists of addresses and DNS lists together.
 pub const LISTS_MAX: usize = 60;
+/// Octets of events that a core's flight recorder keeps.
+pub const RECORDER_OCTETS: usize = 8 << 20;
 
 /// The longest time a phase histogram can hold, in microseconds: one hour.
 pub const PHASE_US_MAX: u64 = 3_600_000_000;

@@ -33,6 +33,12 @@ use form::Form;
 use json::Json;
 use outlet::{LineSink, Log, Outlet, QueueSink};
 
+/// The time as log lines write it, in UTC.
+#[must_use]
+pub fn stamp(wall_us: u64) -> String {
+    Stamp::new(0).text(wall_us).to_owned()
+}
+
 /// No further mail can be logged now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refused;

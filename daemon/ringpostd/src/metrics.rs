@@ -191,6 +191,7 @@ impl Reader for CoreMetrics {
             Event::Held { .. } => self.add(Counter::MessagesHeld, 1),
             Event::Released { .. } => self.add(Counter::MessagesReleased, 1),
             Event::Removed { .. } => self.add(Counter::MessagesRemoved, 1),
+            Event::Line { .. } => {}
             Event::Took(phase, us) => self.took(phase, us),
             Event::Noted(note, _) => self.bump(Family::note(note), 1),
             Event::Alarmed(alarm, _) => self.bump(Family::alarm(alarm), 1),

@@ -12,6 +12,7 @@ use control::{Reply, Request};
 use crate::config::Config;
 use crate::dns::{AddressAnswer, MxAnswer};
 use crate::dnsbl::Zones;
+use crate::rules::Rules;
 use crate::tls::TlsStore;
 use crate::xdp::Lists;
 
@@ -29,6 +30,8 @@ pub struct Orders {
     pub tls: Option<Arc<TlsStore>>,
     /// DNS lists, with what is known of them.
     pub zones: Arc<Zones>,
+    /// The operator's standing orders.
+    pub rules: Arc<Rules>,
 }
 
 /// To a core.
@@ -46,8 +49,8 @@ pub enum ToCore {
     Mx(Arc<str>, Arc<MxAnswer>),
     /// The addresses of a host.
     Addresses(Arc<str>, Arc<AddressAnswer>),
-    /// The admin tool asks; the number names the question.
-    Asked(u64, Arc<Request>),
+    /// The admin tool asks, for that user; the number names the question.
+    Asked(u64, u32, Arc<Request>),
     /// Stop accepting, finish what is under way, stop.
     Drain,
     /// The clock is vouched for, or not any more.

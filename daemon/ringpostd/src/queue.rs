@@ -20,6 +20,7 @@
 mod destination;
 mod heap;
 mod names;
+mod seen;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +29,7 @@ use std::collections::VecDeque;
 use self::destination::{Destination, Wake};
 use self::heap::{Heap, Places};
 pub use self::names::Names;
+pub use self::seen::Seen;
 use crate::retry::{Schedule, Tries, Wall};
 
 /// Octets of one entry with its share of the heaps, at their worst capacity.

@@ -7,11 +7,14 @@
 //! *Failure.* A panic ends the process; the note it leaves names session and message.
 //! *Not here.* How a message is received (`inbound`) or sent (`relay`).
 
-use std::os::fd::OwnedFd;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use control::{Accepting, Reply, Request, Rows};
 use engine::{Conn, Core, Event, Handler, Listener};
+use nix::sys::socket::MsgFlags;
 use spool::driver::Members;
 use spool::log;
 
@@ -25,8 +28,6 @@ use crate::post::{Orders, ToCore, ToHouse};
 use crate::relay::Relay;
 use crate::tally;
 
-/// Said when no core has a slot.
-const FULL: &[u8] = b"421 4.3.2 too many sessions, try again later\r\n";
 /// The timer for log and relay.
 const WORK: u64 = 1;
 /// The timer for the end of a drain.
@@ -35,6 +36,8 @@ const DRAIN: u64 = 2;
 const CHORES: u64 = 3;
 /// Log lines wait so long for more of them.
 const LINES_US: u64 = 100_000;
+/// Connections told of one core.
+const SESSIONS_TOLD_MAX: usize = 250;
 /// How often that is.
 const CHORES_US: u64 = 500_000;
 /// While the daemon drains, sessions are looked at so often.
@@ -60,6 +63,8 @@ pub struct Shard {
     clerk: Clerk,
     slots: Vec<Slot>,
     listeners: Vec<Listener>,
+    /// Listeners closed by a standing order: address and tag.
+    closed: Vec<(SocketAddr, u32)>,
     loads: Loads,
     disk: Members,
     work_due_us: u64,
@@ -89,6 +94,7 @@ impl Shard {
             clerk: Clerk::default(),
             slots,
             listeners,
+            closed: Vec::new(),
             loads,
             disk,
             work_due_us: u64::MAX,
@@ -105,6 +111,7 @@ impl Shard {
         self.clock(core);
         core.set_timer(core.now_us() + CHORES_US, CHORES);
         self.watch_zones(core);
+        self.open_or_close(core);
         self.turn_end(core);
     }
 
@@ -131,13 +138,7 @@ impl Shard {
     }
 
     /// No slot here: the least loaded core may have one.
-    fn overflow(
-        &mut self,
-        core: &mut Core<ToCore>,
-        fd: OwnedFd,
-        listener: u32,
-        peer: std::net::SocketAddr,
-    ) {
+    fn overflow(&mut self, core: &mut Core<ToCore>, fd: OwnedFd, listener: u32, peer: SocketAddr) {
         let least = (0..self.loads.len())
             .filter(|n| *n != self.desk.core)
             .min_by_key(|n| self.loads[*n].load(Ordering::Relaxed));
@@ -146,11 +147,11 @@ impl Shard {
         {
             match core.post(&self.desk.cores[least], ToCore::Adopt(fd, listener)) {
                 Ok(()) => return,
-                Err(ToCore::Adopt(fd, _)) => return self.refuse(core, fd, peer),
+                Err(ToCore::Adopt(fd, _)) => return self.refuse(&fd, peer),
                 Err(_) => return,
             }
         }
-        self.refuse(core, fd, peer);
+        self.refuse(&fd, peer);
     }
 
     fn sessions_max(&self) -> u32 {
@@ -158,10 +159,17 @@ impl Shard {
         self.desk.config().node.sessions_max.div_ceil(cores)
     }
 
-    fn refuse(&mut self, core: &mut Core<ToCore>, fd: OwnedFd, peer: std::net::SocketAddr) {
-        core.refuse(fd, FULL);
+    /// Says 421 with reason and id, as far as it fits into the socket at once, and closes.
+    fn refuse(&mut self, fd: &OwnedFd, peer: SocketAddr) {
+        let id = self.desk.ids.next_id().to_string();
+        let mut out = Vec::with_capacity(96);
+        let reason = Reason::Busy;
+        smtp::reply::write_refusal(&mut out, &reason.refusal(), &smtp::reply::Id::new(&id));
+        // Whoever does not take it sees the end of the connection.
+        let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+        let _ = nix::sys::socket::send(fd.as_raw_fd(), &out, flags);
         let client = Client {
-            id: "",
+            id: &id,
             remote: peer,
             local: peer,
             proxy: None,
@@ -170,7 +178,7 @@ impl Shard {
             protocol: "SMTP",
             tls: None,
         };
-        self.desk.tell(&events::Event::ConnectRefused { client: &client, reason: Reason::Busy });
+        self.desk.tell(&events::Event::ConnectRefused { client: &client, reason });
     }
 
     /// What became known of clients.
@@ -221,11 +229,13 @@ impl Shard {
 
     fn mail(&mut self, core: &mut Core<ToCore>, mail: ToCore) {
         match mail {
-            ToCore::Orders(orders) => self.orders(orders),
+            ToCore::Orders(orders) => self.orders(core, orders),
             ToCore::Lists(lists) => self.desk.lists = lists,
             ToCore::Adopt(fd, listener) => {
-                if let Err(fd) = core.adopt(fd, listener) {
-                    core.refuse(fd, FULL);
+                if let Err(fd) = core.adopt(fd, listener)
+                    && let Ok(peer) = engine::host::peer_address(&fd)
+                {
+                    self.refuse(&fd, peer);
                 }
             }
             ToCore::Hint(change) => {
@@ -239,12 +249,37 @@ impl Shard {
                 self.desk.ways.learned_addresses(&host, &answer, self.desk.wall_us);
                 self.found(core, &host);
             }
-            ToCore::Asked(number, request) => {
-                self.clerk.asked(&mut self.desk, number, &request);
-            }
+            ToCore::Asked(number, uid, request) => self.asked(number, uid, &request),
             ToCore::Drain => self.drain(core),
             ToCore::ClockConfirmed(confirmed) => self.relay.clock_confirmed(confirmed),
         }
+    }
+
+    /// The admin tool asks.
+    fn asked(&mut self, number: u64, uid: u32, request: &Request) {
+        match request {
+            Request::Sessions => {
+                let rows = self.sessions();
+                let reply = Box::new(Reply::Rows(Box::new(rows)));
+                let answer = ToHouse::Answered(number, self.desk.core, reply);
+                self.desk.outbox.push(Letter::House(answer));
+            }
+            _ => self.clerk.asked(&mut self.desk, number, uid, request),
+        }
+    }
+
+    /// What every connection is at.
+    fn sessions(&self) -> Rows {
+        let core = self.desk.core.to_string();
+        let clients = self.slots.iter().filter_map(|slot| match slot {
+            Slot::Client(session) => Some(session.told(self.desk.now_us)),
+            _ => None,
+        });
+        let all = clients.chain(self.relay.told(self.desk.now_us));
+        let rows = all
+            .take(SESSIONS_TOLD_MAX)
+            .map(|cells| std::iter::once(core.clone()).chain(cells).collect());
+        Rows::new(&["core", "dir", "peer", "idle s", "tls", "id", "at"]).with(rows)
     }
 
     /// Who waited for a domain or host may go on.
@@ -257,13 +292,37 @@ impl Shard {
         self.relay.found(core, &mut self.desk);
     }
 
-    fn orders(&mut self, orders: Arc<Orders>) {
+    fn orders(&mut self, core: &mut Core<ToCore>, orders: Arc<Orders>) {
         self.desk.machines = inbound::machines(&orders.config, orders.tls.is_some());
         self.desk.standing = self.desk.standing.with(Arc::clone(&orders.config.limits));
         self.desk.ways.orders(&orders.config);
         self.desk.stream.maillog.configure(&orders.config.log);
         self.desk.orders = orders;
         self.relay.orders(&self.desk);
+        self.open_or_close(core);
+    }
+
+    /// Whether the ports are open follows the standing orders.
+    fn open_or_close(&mut self, core: &mut Core<ToCore>) {
+        let closed = self.desk.orders.rules.accepting == Accepting::Closed || self.draining;
+        if closed {
+            let listeners = std::mem::take(&mut self.listeners);
+            for (listener, tag) in listeners.into_iter().zip(0..) {
+                self.closed.extend(core.listener_address(listener).map(|address| (address, tag)));
+                core.close_listener(listener);
+            }
+            return;
+        }
+        for (address, tag) in std::mem::take(&mut self.closed) {
+            match core.listen(address, tag) {
+                Ok(listener) => self.listeners.push(listener),
+                Err(error) => {
+                    self.closed.push((address, tag));
+                    let text = format!("{address} cannot be opened again: {error}");
+                    self.desk.tell(&events::Event::Alarmed(Alarm::Stalled, &text));
+                }
+            }
+        }
     }
 
     fn drain(&mut self, core: &mut Core<ToCore>) {
@@ -326,7 +385,7 @@ impl Shard {
                     None => self.relay.refused(&mut self.desk, token),
                 },
                 log::Event::Resume { token } => self.resume(core, token),
-                log::Event::Changed { .. } => {}
+                log::Event::Changed { token } => self.clerk.changed(token),
                 log::Event::Read { token, result } => {
                     if let Some(result) = self.relay.read(core, &mut self.desk, token, result) {
                         self.clerk.read(&mut self.desk, token, &result);
@@ -366,7 +425,7 @@ impl Shard {
 
     fn tell_accepted(&mut self, id: spool::id::TransactionId, pending: &Pending) {
         let envelope = &pending.envelope;
-        let unknown = std::net::SocketAddr::from(([0, 0, 0, 0], 0));
+        let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
         let text = id_text(id);
         let client = Client {
             id: &text,
@@ -509,7 +568,8 @@ impl Shard {
         let lines = (self.desk.stream.maillog.outlet().waiting_octets() > 0)
             .then(|| self.lines_told_us.saturating_add(LINES_US));
         let names = self.desk.names.as_mut().and_then(Names::deadline);
-        let due = [self.desk.log.deadline(), self.relay.deadline(&self.desk), lines, names];
+        let clerk = self.clerk.deadline(&self.desk);
+        let due = [self.desk.log.deadline(), self.relay.deadline(&self.desk), lines, names, clerk];
         let due = due.into_iter().flatten().min().unwrap_or(u64::MAX);
         if due < self.work_due_us && core.set_timer(due, WORK).is_some() {
             self.work_due_us = due;
@@ -584,6 +644,7 @@ impl Handler<ToCore> for Shard {
         self.clock(core);
         self.names(core, Names::expire);
         self.log_events(core);
+        self.clerk.turn(&mut self.desk, &mut self.relay);
         self.relay.turn(core, &mut self.desk);
         let (now_us, wall_us) = (self.desk.now_us, self.desk.records_wall_us);
         let mut disk = self.disk.with(core);

@@ -93,6 +93,12 @@ impl Standing {
         Self::new(self.hints, Arc::clone(&self.sessions), config)
     }
 
+    /// A client the operator lets in past all limits.
+    #[must_use]
+    pub fn exempt(&self, client: IpAddr) -> Guest {
+        Guest { key: client_key(client), slot: None, exempt: true }
+    }
+
     /// A client connected.
     ///
     /// # Errors

@@ -500,6 +500,20 @@ impl Table {
         })
     }
 
+    /// Gives the messages in `count` places from `from` on to `take`; where to go on, `None` behind
+    /// the last. Whoever walks in pieces sees every message that is there all the while.
+    pub fn look(&self, from: usize, count: usize, mut take: impl FnMut(&Live)) -> Option<usize> {
+        let places: usize = self.pages.iter().map(Vec::len).sum();
+        let until = from.saturating_add(count).min(places);
+        for place in from.min(until)..until {
+            let live = &self.pages[place / PAGE][place % PAGE];
+            if self.slot(live.id) == Some(len32(place)) {
+                take(live);
+            }
+        }
+        (until < places).then_some(until)
+    }
+
     /// Takes all messages out.
     pub fn drain(&mut self) -> impl Iterator<Item = Live> + use<> {
         self.slots.clear();
@@ -560,6 +574,11 @@ mod tests {
             table.insert(&summary(n), SegmentRef(1));
         }
         assert_eq!((table.len(), table.pages.len()), (10_000, pages));
+        let (mut seen, mut from) = (0, Some(0));
+        while let Some(at) = from {
+            from = table.look(at, 999, |_| seen += 1);
+        }
+        assert_eq!(seen, 10_000);
         assert!(table.get(summary(1).id).is_some() && table.get(summary(2).id).is_none());
         assert_eq!(table.drain().count(), 10_000);
     }

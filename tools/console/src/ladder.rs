@@ -5,7 +5,7 @@ use control::{Reply, Request, XdpPage, XdpRequest};
 
 use crate::exit::{Exit, Trouble};
 use crate::page::Page;
-use crate::row::{Row, bare, bounded, flag, option};
+use crate::row::{self, Row, bounded, flag, option};
 
 /// The rows of this group.
 pub(crate) const ROWS: [Row; 7] = [
@@ -20,17 +20,25 @@ pub(crate) const ROWS: [Row; 7] = [
     Row {
         arguments: || vec![argument("WHAT", "An address, or the id in a refusal")],
         request: |m| Ok(Request::Xdp(XdpRequest::Look { what: bounded(m, "WHAT")? })),
+        example: &["192.0.2.1"],
         ..row("xdp look", "All that is known of an address: lists, ban, who, until when")
     },
-    Row { arguments: add_arguments, request: add, ..row("xdp add", "Ban an address") },
+    Row {
+        arguments: add_arguments,
+        request: add,
+        example: &["192.0.2.1"],
+        ..row("xdp add", "Ban an address")
+    },
     Row {
         arguments: address,
         request: |m| Ok(Request::Xdp(XdpRequest::Remove { address: bounded(m, "ADDRESS")? })),
+        example: &["192.0.2.1"],
         ..row("xdp remove", "Lift a ban")
     },
     Row {
         arguments: address,
         request: |m| Ok(Request::Xdp(XdpRequest::Simulate { address: bounded(m, "ADDRESS")? })),
+        example: &["192.0.2.1"],
         ..row("xdp simulate", "What would happen to this address now")
     },
     Row {
@@ -51,7 +59,7 @@ pub(crate) const ROWS: [Row; 7] = [
 ];
 
 const fn row(name: &'static str, help: &'static str) -> Row {
-    Row { render: show, ..bare(name, help) }
+    Row { render: show, ..row::row(name, help) }
 }
 
 fn argument(name: &'static str, help: &'static str) -> Arg {

@@ -11,13 +11,13 @@ use clap::{Arg, ArgAction, ArgMatches};
 use crate::exit::{Exit, Trouble};
 use crate::flash;
 use crate::page::Page;
-use crate::row::{Row, bare, flag, option};
+use crate::row::{Row, flag, option, row};
 
 /// The rows of this group.
 pub(crate) const ROWS: [Row; 9] = [
     Row {
         local: Some(config_history),
-        ..bare("config history", "Generations of the appliance's config")
+        ..row("config history", "Generations of the appliance's config")
     },
     Row {
         arguments: || {
@@ -28,16 +28,16 @@ pub(crate) const ROWS: [Row; 9] = [
             ]
         },
         local: Some(config_commit),
-        ..bare("config commit", "Put files of the config in force, as a new generation")
+        ..row("config commit", "Put files of the config in force, as a new generation")
     },
     Row {
         local: Some(config_confirm),
-        ..bare("config confirm", "Keep what was committed with --confirm")
+        ..row("config confirm", "Keep what was committed with --confirm")
     },
     Row {
         arguments: || vec![Arg::new("N").help("Which; without it the one before")],
         local: Some(config_rollback),
-        ..bare("config rollback", "Put an earlier generation in force again")
+        ..row("config rollback", "Put an earlier generation in force again")
     },
     Row {
         arguments: || {
@@ -49,7 +49,7 @@ pub(crate) const ROWS: [Row; 9] = [
             ]
         },
         local: Some(upgrade),
-        ..bare("upgrade", "Check a signed version, write it, start anew to try it")
+        ..row("upgrade", "Check a signed version, write it, start anew to try it")
     },
     Row {
         arguments: || {
@@ -59,15 +59,15 @@ pub(crate) const ROWS: [Row; 9] = [
             arguments
         },
         local: Some(flash::flash),
-        ..bare("flash", "Write an image to a disk, a stick or a file, and read it back")
+        ..row("flash", "Write an image to a disk, a stick or a file, and read it back")
     },
     Row {
         arguments: seed_arguments,
         local: Some(flash::inject),
-        ..bare("inject", "Put config files on a disk or a stick, in an image or a file")
+        ..row("inject", "Put config files on a disk or a stick, in an image or a file")
     },
-    Row { local: Some(reboot), ..bare("reboot", "Drain, then start the machine anew") },
-    Row { local: Some(power_off), ..bare("poweroff", "Drain, then switch off") },
+    Row { local: Some(reboot), ..row("reboot", "Drain, then start the machine anew") },
+    Row { local: Some(power_off), ..row("poweroff", "Drain, then switch off") },
 ];
 
 fn seed_arguments() -> Vec<Arg> {

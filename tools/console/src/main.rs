@@ -29,6 +29,20 @@ mod hints;
 
 mod spool;
 
+mod story;
+
+mod row;
+
+mod looking;
+
+mod acting;
+
+mod smtp;
+
+mod talking;
+
+mod configuring;
+
 mod flash;
 
 mod machine;
@@ -37,11 +51,13 @@ mod table;
 
 mod run;
 
+mod line;
+
 use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match run::run(std::env::args_os()) {
+    match line::main(std::env::args_os().collect()) {
         Ok(exit) => exit.into(),
         Err(trouble) => {
             // Nobody is left to tell where stderr is closed; the exit code stays.

@@ -1,10 +1,12 @@
-//! One row of the table of commands, and what its arguments are made of.
+//! One command: its name, help, arguments, request, page. And what rows are made of.
 
 use clap::{Arg, ArgAction, ArgMatches};
 use control::{Reply, Request, Text};
 
 use crate::exit::{Exit, Trouble};
 use crate::page::Page;
+use crate::socket::Socket;
+use crate::{hints, queue, status, story};
 
 /// One command.
 pub(crate) struct Row {
@@ -20,24 +22,74 @@ pub(crate) struct Row {
     pub(crate) render: fn(&mut Page, &Reply) -> Option<Exit>,
     /// The request for the page after this reply, for commands with `--all`.
     pub(crate) next: Option<fn(Request, &Reply) -> Option<Request>>,
+    /// The request after this reply, for commands with `--follow`.
+    pub(crate) follow: Option<fn(&Request, &Reply) -> Option<Request>>,
     /// What is done here, without the daemon; then nothing is asked.
     pub(crate) local: Option<Local>,
+    /// What asks more than one question; then nothing else is asked.
+    pub(crate) talk: Option<Talk>,
+    /// Arguments that make a sound line, for the tests and the help.
+    pub(crate) example: &'static [&'static str],
 }
+
+/// A command that asks more than one question and prints by itself.
+pub(crate) type Talk = fn(&mut Socket, &ArgMatches) -> Result<Exit, Trouble>;
 
 /// A command that needs no daemon.
 pub(crate) type Local = fn(&mut Page, &ArgMatches) -> Result<Exit, Trouble>;
 
-/// A row with nothing but its name.
-pub(crate) const fn bare(name: &'static str, help: &'static str) -> Row {
+/// A row with nothing but its name: no arguments, and the page that fits the reply.
+pub(crate) const fn row(name: &'static str, help: &'static str) -> Row {
     Row {
         name,
         help,
         arguments: Vec::new,
         request: |_| Ok(Request::Version),
-        render: |_, _| None,
+        render: page_of,
         next: None,
+        follow: None,
         local: None,
+        talk: None,
+        example: &[],
     }
+}
+
+/// The page of a reply by its kind.
+fn page_of(page: &mut Page, reply: &Reply) -> Option<Exit> {
+    match reply {
+        Reply::Done { message } => page.paragraph(0, message),
+        Reply::Version(info) => status::version(page, info),
+        Reply::Status(info) => status::status(page, info),
+        Reply::Ledger(ledger) => {
+            status::ledger(page, ledger);
+            if ledger.difference() != 0 {
+                return Some(Exit::Attention);
+            }
+        }
+        Reply::Metrics(metrics) => page.verbatim(&metrics.text),
+        Reply::Queue(queue) => queue::list(page, queue),
+        Reply::Message(message) => queue::show(page, message),
+        Reply::Reloaded(reloaded) => {
+            page.line(&format!("Config generation {} is in force.", reloaded.generation));
+            for note in reloaded.notes.iter() {
+                page.paragraph(2, note);
+            }
+        }
+        Reply::LogLevel(log) => page.line(&format!("Log level {}.", log.level.name())),
+        Reply::Hints(list) => hints::list(page, list),
+        Reply::Hint(hint) => hints::show(page, hint),
+        Reply::Story(told) => {
+            story::story(page, told);
+            if !story::knows(told) && told.next.is_none() {
+                page.line("Nothing is known of it here.");
+                return Some(Exit::NotFound);
+            }
+        }
+        Reply::Rows(rows) => story::rows(page, rows),
+        Reply::Summary(summary) => story::summary(page, summary),
+        _ => return None,
+    }
+    Some(Exit::Fine)
 }
 
 pub(crate) fn option(name: &'static str, value: &'static str, help: &'static str) -> Arg {
@@ -67,4 +119,9 @@ pub(crate) fn optional<const MAX: usize>(
 
 pub(crate) fn bounded<const MAX: usize>(m: &ArgMatches, name: &str) -> Result<Text<MAX>, Trouble> {
     Ok(optional(m, name)?.unwrap_or_default())
+}
+
+/// The one argument of that name.
+pub(crate) fn argument(name: &'static str, help: &'static str) -> Vec<Arg> {
+    vec![Arg::new(name).required(true).help(help)]
 }

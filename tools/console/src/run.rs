@@ -11,8 +11,11 @@ use crate::exit::{Exit, Trouble};
 use crate::page::Page;
 use crate::row::Row;
 use crate::socket::{self, Socket};
-use crate::table;
+use crate::table::{self, rows};
 use crate::text::plain;
+
+/// How often what is followed is asked for.
+const FOLLOW_EVERY: Duration = Duration::from_millis(500);
 
 /// Does what the command line says.
 pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> Result<Exit, Trouble> {
@@ -37,20 +40,32 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> Result<Exit, Tro
     let mut request = (row.request)(matches)?;
     let path = socket::path(named.as_ref());
     let mut socket = Socket::connect(&path, Duration::from_secs(wait_s))?;
+    if let Some(talk) = row.talk {
+        return talk(&mut socket, matches);
+    }
     let next_of = row.next.filter(|_| matches.get_flag("all"));
+    let follow = row.follow.filter(|_| matches.get_flag("follow"));
     let mut goes_on = false;
     loop {
         let (frame, reply) = socket.ask(&request)?;
+        let later = follow.and_then(|follow| follow(&request, &reply));
         let next = next_of.and_then(|next_of| next_of(request, &reply));
         let page = Page::of_list(goes_on, next.is_some());
         let (text, exit) = show(row, &reply, page, matches.get_flag("json").then_some(&frame))?;
-        print(&text)?;
+        let silent = goes_on && matches!(&reply, Reply::Story(story) if story.lines.is_empty());
+        if !silent {
+            print(&text)?;
+        }
         if let Reply::Failure(failure) = &reply {
             return Err(refused(failure));
         }
-        match next {
-            Some(next) => request = next,
-            None => return Ok(exit),
+        match (next, later) {
+            (Some(next), _) => request = next,
+            (None, Some(later)) => {
+                request = later;
+                std::thread::sleep(FOLLOW_EVERY);
+            }
+            (None, None) => return Ok(exit),
         }
         goes_on = true;
     }
@@ -89,7 +104,7 @@ fn chosen(matches: &ArgMatches) -> (&'static Row, &ArgMatches) {
         name = format!("{name} {word}");
         matches = below;
     }
-    let row = table::rows().find(|row| row.name == name);
+    let row = rows().find(|row| row.name == name);
     (row.expect("every subcommand comes from a row"), matches)
 }
 

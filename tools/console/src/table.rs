@@ -6,33 +6,37 @@
 use clap::{Arg, ArgMatches, Command, value_parser};
 use control::{HintField, HintKey, HintsFilter, Level, List, QueueFilter, Reply, Request, Text};
 
-use crate::exit::{Exit, Trouble};
-use crate::page::Page;
-use crate::row::{Row, bare, bounded, flag, option, optional, text, usage};
-use crate::{hints, ladder, machine, queue, spool, status};
+use crate::exit::Trouble;
+use crate::row::{Row, bounded, flag, option, optional, row, text, usage};
+use crate::{acting, configuring, ladder, looking, machine, spool, talking};
 
 /// Words that have further words below them.
-pub(crate) const GROUPS: [(&str, &str); 6] = [
+pub(crate) const GROUPS: [(&str, &str); 10] = [
     ("queue", "Messages that wait"),
-    ("log", "What is logged"),
+    ("suspend", "Stop taking or sending mail"),
+    ("resume", "Take or send it again"),
+    ("settings", "The daemon's config file: look, change, take back"),
+    ("test", "Try the DNS, next hops, the whole way"),
+    ("log", "The logs"),
     ("hints", "What is remembered and may be lost: retry times, health, rates"),
     ("spool", "A spool that no daemon holds"),
     ("xdp", "Who is turned away, by the daemon and before the TCP stack"),
     ("config", "The appliance's config as generations"),
 ];
 
-/// Every command: those of this file, and of groups with a file of their own.
+/// Every command.
 pub(crate) fn rows() -> impl Iterator<Item = &'static Row> {
-    ROWS.iter().chain(&ladder::ROWS).chain(&machine::ROWS)
+    let more = looking::ROWS.iter().chain(&acting::ROWS).chain(&configuring::ROWS);
+    ROWS.iter().chain(more).chain(&talking::ROWS).chain(&ladder::ROWS).chain(&machine::ROWS)
 }
 
-/// The commands of this file.
-const ROWS: [Row; 19] = [
+const ROWS: [Row; 20] = [
+    row("shell", "One command a line, or a number of the menu; for serial lines"),
     Row { request: |_| Ok(Request::Version), ..row("version", "What runs there") },
     Row { request: |_| Ok(Request::Status), ..row("status", "How the daemon is doing") },
     Row {
         request: |_| Ok(Request::Ledger),
-        ..row("ledger", "Where every recipient stands; exit code 7 if it does not balance")
+        ..row("ledger", "Where every recipient stands; exit code 7 if it is wrong")
     },
     Row {
         request: |_| Ok(Request::Metrics),
@@ -46,6 +50,7 @@ const ROWS: [Row; 19] = [
     },
     Row {
         arguments: || vec![Arg::new("ID").required(true).help("The message's id")],
+        example: &["X"],
         request: |m| Ok(Request::QueueShow { id: bounded(m, "ID")? }),
         ..row("queue show", "One message with its recipients")
     },
@@ -73,16 +78,19 @@ const ROWS: [Row; 19] = [
     },
     Row {
         arguments: hint_arguments,
+        example: &["retry", "k"],
         request: |m| hint_key(m).map(Request::HintsGet),
         ..row("hints get", "One hint with its fields")
     },
     Row {
         arguments: hint_arguments,
+        example: &["retry", "k"],
         request: |m| hint_key(m).map(Request::HintsDelete),
         ..row("hints delete", "Forget one hint, so that what it holds back is tried at once")
     },
     Row {
         arguments: hints_set_arguments,
+        example: &["retry", "k", "tries=1"],
         request: hints_set,
         ..row("hints set", "Set fields of one hint; it is made if there is none")
     },
@@ -125,40 +133,6 @@ const ROWS: [Row; 19] = [
     },
 ];
 
-/// A row with nothing but its name: no arguments, and the page that fits the reply.
-const fn row(name: &'static str, help: &'static str) -> Row {
-    Row { render: page_of, ..bare(name, help) }
-}
-
-/// The page of a reply by its kind.
-fn page_of(page: &mut Page, reply: &Reply) -> Option<Exit> {
-    match reply {
-        Reply::Done { message } => page.paragraph(0, message),
-        Reply::Version(info) => status::version(page, info),
-        Reply::Status(info) => status::status(page, info),
-        Reply::Ledger(ledger) => {
-            status::ledger(page, ledger);
-            if ledger.difference() != 0 {
-                return Some(Exit::Attention);
-            }
-        }
-        Reply::Metrics(metrics) => page.verbatim(&metrics.text),
-        Reply::Queue(queue) => queue::list(page, queue),
-        Reply::Message(message) => queue::show(page, message),
-        Reply::Reloaded(reloaded) => {
-            page.line(&format!("Config generation {} is in force.", reloaded.generation));
-            for note in reloaded.notes.iter() {
-                page.paragraph(2, note);
-            }
-        }
-        Reply::LogLevel(log) => page.line(&format!("Log level {}.", log.level.name())),
-        Reply::Hints(list) => hints::list(page, list),
-        Reply::Hint(hint) => hints::show(page, hint),
-        _ => return None,
-    }
-    Some(Exit::Fine)
-}
-
 /// The whole command line.
 pub(crate) fn command() -> Command {
     let mut command = Command::new("ringpost")
@@ -192,7 +166,11 @@ pub(crate) fn command() -> Command {
 
 fn subcommand(row: &Row) -> Command {
     let name = row.name.rsplit(' ').next().unwrap_or(row.name);
-    Command::new(name).about(row.help).args((row.arguments)())
+    let example = match row.example {
+        [] => String::new(),
+        example => format!("Example: ringpost {} {}", row.name, example.join(" ")),
+    };
+    Command::new(name).about(row.help).args((row.arguments)()).after_help(example)
 }
 
 fn places() -> Vec<Arg> {
@@ -334,27 +312,17 @@ mod tests {
     }
 
     #[test]
-    fn each_row_asks_what_its_name_says() {
-        for row in rows().filter(|row| row.local.is_none()) {
+    fn each_row_makes_a_request_of_its_example() {
+        for row in rows().filter(|row| row.local.is_none() && row.talk.is_none()) {
             let words: Vec<&str> = ["ringpost"].into_iter().chain(row.name.split(' ')).collect();
-            let needed = match row.name {
-                "queue show" => &["X"][..],
-                "hints get" | "hints delete" => &["retry", "k"],
-                "hints set" => &["retry", "k", "tries=1"],
-                "xdp look" | "xdp add" | "xdp remove" | "xdp simulate" => &["192.0.2.1"],
-                _ => &[],
-            };
-            let matches = command().try_get_matches_from([&words, needed].concat()).unwrap();
+            let matches = command().try_get_matches_from([&words, row.example].concat()).unwrap();
             let mut matches = matches.subcommand().unwrap().1;
             if row.name.contains(' ') {
                 matches = matches.subcommand().unwrap().1;
             }
-            let request = (row.request)(matches).unwrap();
-            let asked = match &request {
-                Request::Xdp(_) => row.name.starts_with("xdp ").then_some(row.name.to_owned()),
-                request => Some(request.name().replace('-', " ")),
-            };
-            assert_eq!(asked.as_deref(), Some(row.name));
+            // Files of the examples are not there.
+            let named = row.example.first().is_some_and(|word| word.ends_with(".toml"));
+            assert!(named || (row.request)(matches).is_ok(), "{}", row.name);
         }
     }
 }

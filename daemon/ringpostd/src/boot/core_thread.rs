@@ -20,6 +20,7 @@ use crate::maillog::MailLog;
 use crate::maillog::outlet::QueueSink;
 use crate::metrics::CoreMetrics;
 use crate::post::{Orders, ToCore, ToHouse};
+use crate::recorder::Recorder;
 use crate::relay::Relay;
 use crate::shard::{Loads, Shard};
 use crate::standing::Standing;
@@ -170,7 +171,11 @@ fn desk(
         standing: Standing::new(common.hints, Arc::clone(&common.sessions), limits),
         hints: common.hints,
         writer: writer.ok_or("another thread writes this core's hints")?,
-        stream: Stream { metrics, maillog: MailLog::new(&config.log, lines) },
+        stream: Stream {
+            metrics,
+            maillog: MailLog::new(&config.log, lines),
+            recorder: Recorder::default(),
+        },
         ids: Ids::new(config.node.id, common.run, number),
         ways: Ways::new(config, &common.own_addresses, listening),
         cores: common.cores.clone(),
@@ -180,6 +185,7 @@ fn desk(
         names: Names::new(&config.resolver, random_numbers()),
         token: 0,
         paused: HashMap::new(),
+        traced: Vec::new(),
         stopped: false,
         short_of_space: false,
         lists: Arc::clone(&common.lists),

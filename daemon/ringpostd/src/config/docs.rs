@@ -23,6 +23,34 @@ pub fn config_page() -> String {
     page
 }
 
+/// What a key (`KEY` or `SECTION.KEY`) means, one sentence each; empty if there is none.
+#[must_use]
+pub fn explain(key: &str) -> Vec<String> {
+    let key = key.trim().trim_matches(['[', ']']);
+    let mut lines = Vec::new();
+    for section in SECTIONS {
+        if section.name == key {
+            lines.push(format!("{}: {}", section.header(), sentence(section.doc)));
+            let names: Vec<&str> = section.keys.iter().map(|key| key.name).collect();
+            lines.push(format!("keys: {}", names.join(" ")));
+        }
+        for k in section.keys {
+            let whole = format!("{}.{}", section.name, k.name);
+            if k.name != key && whole != key {
+                continue;
+            }
+            let when = match section.change {
+                Change::Reload => "at a reload",
+                Change::Restart => "at a start",
+            };
+            lines.push(format!("{} {}: {}", section.header(), k.name, sentence(k.doc)));
+            lines.push(format!("value: {}", value_text(k)));
+            lines.push(format!("default: {}; it changes {when}", default_text(k)));
+        }
+    }
+    lines
+}
+
 fn section_text(page: &mut String, section: &Section) {
     let when = match section.change {
         Change::Reload => "",

@@ -38,7 +38,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use check::{NextHop, RouteConfig, TlsConfig};
-pub use docs::config_page;
+pub use docs::{config_page, explain};
 pub use keys::{
     AdminConfig, BareNewline, CertificateConfig, ClockConfig, Discard, DnsblConfig, Durability,
     EarlyTalker, HintsConfig, LimitsConfig, ListConfig, ListFormat, ListenerConfig, ListenerTls,

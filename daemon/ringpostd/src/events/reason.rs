@@ -63,6 +63,11 @@ reasons! {
         new(421, (4, 7, 0), "your address connects too often");
     /// The daemon fell over in sessions of this client.
     ClientNoted = "client_noted", new(421, (4, 3, 0), "your sessions make trouble here");
+    /// The operator has suspended accepting.
+    Suspended = "suspended",
+        new(421, (4, 3, 2), "mail is not taken at present, try again later");
+    /// The operator turns this address away.
+    Blocked = "blocked", new(554, (5, 7, 1), "your address is blocked here");
     /// A listener that requires a PROXY header got none, a broken one, or one from a stranger.
     ProxyHeader = "proxy_header", new(421, (4, 7, 0), "this port is for our proxies");
     /// The client stands on a list.
@@ -241,6 +246,8 @@ reasons! {
     HopPermanent = "hop_permanent", new(554, (5, 0, 0), "the next hop refused");
     /// As many connections to it are open as may be, or it is known to be down.
     HopBusy = "hop_busy", new(451, (4, 4, 5), "the next hop is busy or down");
+    /// An operator gave it up.
+    Operator = "operator", new(554, (5, 7, 0), "given up by the administrator of this server");
     /// The last attempt before the mail's time ran out.
     Expired = "expired", new(554, (5, 4, 7), "delivery time expired");
 }

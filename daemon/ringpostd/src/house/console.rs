@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use crate::config::AdminConfig;
 
 use super::limits::{CONSOLE_IDLE, WRITE_WAIT};
+use super::state::Caller;
 
 const READ_OCTETS: usize = 4 << 10;
 
@@ -67,9 +68,10 @@ impl Console {
 
     /// Who the peer is, if it may speak.
     #[must_use]
-    pub(super) fn admits(&self, stream: &UnixStream) -> Option<u32> {
-        let uid = stream.peer_cred().ok()?.uid();
-        self.uids.contains(&uid).then_some(uid)
+    pub(super) fn admits(&self, stream: &UnixStream) -> Option<Caller> {
+        let peer = stream.peer_cred().ok()?;
+        let caller = Caller { uid: peer.uid(), pid: peer.pid() };
+        self.uids.contains(&caller.uid).then_some(caller)
     }
 }
 

@@ -16,6 +16,8 @@ pub const WRITE_WAIT: Duration = Duration::from_secs(10);
 pub const PAGE_WAIT: Duration = Duration::from_secs(10);
 /// All cores have answered a question by then, or the answer says who has not.
 pub const ANSWER_WAIT: Duration = Duration::from_secs(5);
+/// The same for what is done to many messages.
+pub const ACT_WAIT: Duration = Duration::from_secs(120);
 /// Questions to the cores under way at once.
 pub const QUESTIONS_MAX: usize = 32;
 

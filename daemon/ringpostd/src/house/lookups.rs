@@ -111,6 +111,20 @@ impl Lookups {
         }
     }
 
+    /// The exchangers of a domain, for the operator.
+    pub(super) async fn ask_mx(&self, domain: &str) -> MxAnswer {
+        let outward = Rc::clone(&self.outward.borrow());
+        let answer = self.limited(outward.mx(domain)).await;
+        answer.unwrap_or_else(|| MxAnswer::Temporary("no answer in time".into()))
+    }
+
+    /// The addresses of a host, for the operator.
+    pub(super) async fn ask_addresses(&self, host: &str) -> AddressAnswer {
+        let outward = Rc::clone(&self.outward.borrow());
+        let answer = self.limited(outward.addresses(host)).await;
+        answer.unwrap_or_else(|| AddressAnswer::Temporary("no answer in time".into()))
+    }
+
     async fn limited<T>(&self, asking: impl Future<Output = T>) -> Option<T> {
         let asking = async {
             let _permit = self.permits.acquire().await.expect("never closed");

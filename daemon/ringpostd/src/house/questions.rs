@@ -7,8 +7,12 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
-use control::{Failure, FailureCode, Ledger, List, QueueEntry, QueuePage, Reply, Request, Status};
+use control::{
+    Backlog, Failure, FailureCode, Ledger, List, QueueEntry, QueuePage, Reply, Request, Rows,
+    Status, Summary,
+};
 use engine::MailboxSender;
 use spool::id::{MessageId, TransactionId};
 use tokio::sync::Notify;
@@ -47,6 +51,30 @@ impl Questions {
     /// # Errors
     /// Too many questions are under way.
     pub(super) async fn ask(&self, request: Request) -> Result<Parts, Failure> {
+        self.ask_for(0, request, ANSWER_WAIT).await
+    }
+
+    /// The same for a user, and with a time limit of its own.
+    ///
+    /// # Errors
+    /// Too many questions are under way.
+    pub(super) async fn ask_for(
+        &self,
+        uid: u32,
+        request: Request,
+        wait: Duration,
+    ) -> Result<Parts, Failure> {
+        self.ask_of(self.cores.len(), uid, request, wait).await
+    }
+
+    async fn ask_of(
+        &self,
+        cores: usize,
+        uid: u32,
+        request: Request,
+        wait: Duration,
+    ) -> Result<Parts, Failure> {
+        let cores = &self.cores[..cores];
         if self.open.borrow().len() >= QUESTIONS_MAX {
             let advice = "ask again in a few seconds";
             return Err(Failure::new(FailureCode::Busy, "too many questions at once", advice));
@@ -57,17 +85,26 @@ impl Questions {
             *last
         };
         let complete = Rc::new(Notify::new());
-        let parts = self.cores.iter().map(|_| None).collect();
+        let parts = cores.iter().map(|_| None).collect();
         let question = Question { parts, complete: Rc::clone(&complete) };
         self.open.borrow_mut().insert(number, question);
         let request = Arc::new(request);
-        for core in &self.cores {
+        for core in cores {
             // A core whose mailbox is full is one that does not answer.
-            let _ = core.post(ToCore::Asked(number, Arc::clone(&request)));
+            let _ = core.post(ToCore::Asked(number, uid, Arc::clone(&request)));
         }
-        let _ = tokio::time::timeout(ANSWER_WAIT, complete.notified()).await;
+        let _ = tokio::time::timeout(wait, complete.notified()).await;
         let question = self.open.borrow_mut().remove(&number);
         Ok(question.expect("only this call takes it out").parts)
+    }
+
+    /// Asks the first core alone.
+    ///
+    /// # Errors
+    /// Too many questions are under way.
+    pub(super) async fn ask_first(&self, request: Request) -> Result<Reply, Failure> {
+        let parts = self.ask_of(1, 0, request, ANSWER_WAIT).await?;
+        Ok(parts.into_iter().next().flatten().unwrap_or_else(|| Reply::Failure(silent(0))))
     }
 
     /// A core's part came. Late ones find nobody.
@@ -211,6 +248,93 @@ pub(super) fn count(parts: Parts) -> Result<u64, Failure> {
         _ => 0,
     });
     Ok(counts.sum())
+}
+
+/// What the core that has it says.
+#[must_use]
+pub(super) fn first_found(parts: Parts) -> Reply {
+    let mut failure = None;
+    for (core, part) in parts.into_iter().enumerate() {
+        match part {
+            Some(Reply::Failure(f)) if f.code == FailureCode::NotFound => {
+                failure.get_or_insert(f);
+            }
+            Some(reply) => return reply,
+            None => failure = Some(silent(core)),
+        }
+    }
+    Reply::Failure(failure.unwrap_or_else(|| Failure::new(FailureCode::NotFound, "nothing", "")))
+}
+
+/// The three counts of what cores did: done, busy, unfit.
+///
+/// # Errors
+/// A core that did not answer, or could not.
+pub(super) fn counts(parts: Parts) -> Result<[u64; 3], Failure> {
+    let mut sum = [0; 3];
+    for part in all(parts)? {
+        if let Reply::Done { message } = part {
+            let counts = message.split(' ').map(|word| word.parse::<u64>().unwrap_or(0));
+            sum.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+        }
+    }
+    Ok(sum)
+}
+
+/// One table of the tables of all cores.
+///
+/// # Errors
+/// A core that did not answer, or could not.
+pub(super) fn rows(parts: Parts) -> Result<Rows, Failure> {
+    let mut sum = Rows::default();
+    let (mut rows, mut notes) = (Vec::new(), Vec::new());
+    for part in all(parts)? {
+        if let Reply::Rows(part) = part {
+            sum.columns = part.columns.clone();
+            rows.extend(part.rows.iter().cloned());
+            notes.extend(part.notes.iter().cloned());
+        }
+    }
+    Ok(Rows { rows: List::cut(rows), notes: List::cut(notes), ..sum })
+}
+
+/// The backlogs of all cores together.
+///
+/// # Errors
+/// A core that did not answer, or could not.
+pub(super) fn summary(parts: Parts) -> Result<Summary, Failure> {
+    let mut total = Backlog::default();
+    let mut hops: HashMap<String, Backlog> = HashMap::new();
+    for part in all(parts)? {
+        if let Reply::Summary(part) = part {
+            join(&mut total, &part.total);
+            for hop in part.next_hops.iter() {
+                join(hops.entry(hop.next_hop.to_string()).or_default(), hop);
+            }
+        }
+    }
+    let mut hops: Vec<Backlog> = hops.into_values().collect();
+    hops.sort_by(|a, b| b.messages.cmp(&a.messages).then_with(|| a.next_hop.cmp(&b.next_hop)));
+    Ok(Summary { total, next_hops: List::cut(hops) })
+}
+
+fn join(sum: &mut Backlog, part: &Backlog) {
+    if part.messages == 0 {
+        return;
+    }
+    let none = sum.messages == 0;
+    sum.newest_s = if none { part.newest_s } else { sum.newest_s.min(part.newest_s) };
+    sum.oldest_s = sum.oldest_s.max(part.oldest_s);
+    sum.messages += part.messages;
+    sum.octets += part.octets;
+    sum.held += part.held;
+    sum.ages.iter_mut().zip(part.ages).for_each(|(sum, part)| *sum += part);
+    sum.failures = sum.failures.max(part.failures);
+    sum.closed_s = sum.closed_s.max(part.closed_s);
+    sum.next_hop = part.next_hop.clone();
+    if sum.last.is_empty() {
+        sum.last = part.last.clone();
+    }
 }
 
 #[cfg(test)]

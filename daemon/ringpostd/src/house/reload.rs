@@ -130,7 +130,8 @@ mod tests {
         std::fs::create_dir_all(&dir).unwrap();
         let file = dir.join("config");
         let config = Config::parse("t", TEXT, &crate::config::Disk).unwrap().config;
-        let old = Orders { generation: 1, config, tls: None, zones: Arc::default() };
+        let (zones, rules) = (Arc::default(), Arc::default());
+        let old = Orders { generation: 1, config, tls: None, zones, rules };
         let tickets = Tickets::new().unwrap();
         let with = |text: String| {
             std::fs::write(&file, text).unwrap();

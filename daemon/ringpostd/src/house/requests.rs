@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use control::{
     Failure, FailureCode, Level, List, LogLevel, MetricsPage, QueueFilter, Reloaded, Reply,
-    Request, RunState, Status, Text, VersionInfo,
+    Request, RunState, Status, Test, Text, VersionInfo,
 };
 use tokio::net::TcpListener;
 
@@ -19,8 +19,9 @@ use crate::metrics::{self, Gauge};
 use crate::post::{Orders, ToCore};
 
 use super::console::{self, Console};
-use super::limits::{CONSOLES_MAX, PAGES_MAX};
+use super::limits::{ACT_WAIT, CONSOLES_MAX, PAGES_MAX};
 use super::reload::{self, Prepared};
+use super::state::Caller;
 use super::{House, lookups, page, questions};
 
 /// Rest after an accept that failed: descriptors may come back.
@@ -39,7 +40,7 @@ impl House {
                 tokio::time::sleep(ACCEPT_REST).await;
                 continue;
             };
-            let admitted = console.admits(&stream).is_some();
+            let admitted = console.admits(&stream);
             let this = Rc::clone(&self);
             if self.consoles.get() >= CONSOLES_MAX {
                 // No task for this one: a flood of consoles costs nothing but their sockets.
@@ -48,8 +49,8 @@ impl House {
             }
             self.consoles.set(self.consoles.get() + 1);
             tokio::task::spawn_local(async move {
-                if admitted {
-                    console::serve(stream, async |request| this.answer(request).await).await;
+                if let Some(who) = admitted {
+                    console::serve(stream, async |request| this.answer(request, who).await).await;
                 } else {
                     let advice = "be root or the daemon's user, or stand in [admin] uids";
                     let message = "this user may not speak to the daemon";
@@ -98,7 +99,7 @@ impl House {
     }
 
     /// Answers one request.
-    async fn answer(self: &Rc<Self>, request: Request) -> Reply {
+    async fn answer(self: &Rc<Self>, request: Request, who: Caller) -> Reply {
         let wall_us = engine::wall_us();
         match request {
             Request::Version => Reply::Version(self.version()),
@@ -133,6 +134,29 @@ impl House {
             }
             Request::HintsTidy => self.hints_tidy(wall_us).await,
             Request::Xdp(request) => self.ladder(request, wall_us).await,
+            Request::Why(filter) => self.why(filter).await,
+            Request::LogGrep(filter) => self.log_grep(filter).await,
+            Request::QueueSummary => {
+                let parts = self.questions.ask_for(0, Request::QueueSummary, ACT_WAIT).await;
+                of(parts.and_then(questions::summary), |summary| Reply::Summary(Box::new(summary)))
+            }
+            Request::QueueAct(act) => self.queue_act(act, who).await,
+            Request::Sessions => {
+                let parts = self.questions.ask(Request::Sessions).await;
+                of(parts.and_then(questions::rows), |rows| Reply::Rows(Box::new(rows)))
+            }
+            Request::Session(_) | Request::Test(Test::Route(_) | Test::Verify(_)) => {
+                of(self.questions.ask_first(request).await, |reply| reply)
+            }
+            Request::Test(test) => self.test(test).await,
+            Request::QueueRead { .. } => {
+                of(self.questions.ask(request).await, questions::first_found)
+            }
+            Request::Trace { network, seconds } => self.trace(network, seconds).await,
+            Request::Certificates => self.certificates_shown(),
+            Request::Config(act) => self.config(act, who).await,
+            Request::Rules => self.rules_shown(),
+            Request::Rule(rule) => self.rule(rule, who).await,
             other => {
                 let message = format!("{} is not known to this version", other.name());
                 Reply::Failure(Failure::new(FailureCode::Unknown, &message, ""))
@@ -150,7 +174,7 @@ impl House {
         }
     }
 
-    async fn queue_list(&self, filter: QueueFilter) -> Reply {
+    pub(super) async fn queue_list(&self, filter: QueueFilter) -> Reply {
         let most = control::limits::QUEUE_PAGE_MAX;
         let most = match usize::from(filter.count_max) {
             0 => most,
@@ -199,7 +223,7 @@ impl House {
         });
         status.cores = List::cut(cores.collect::<Vec<_>>());
         drop((states, views));
-        let alarms = self.alarms().into_iter().chain(core_alarms);
+        let alarms = self.alarms().into_iter().chain(self.rule_alarms()).chain(core_alarms);
         status.alarms = List::cut(alarms.map(|line| Text::cut(&line)));
         Reply::Status(Box::new(status))
     }
@@ -285,7 +309,9 @@ impl House {
         let first = crate::xdp::first_zone(&config);
         let zones = Zones::new(&config.dnsbl, first, config.xdp.dnsbl_weight, Some(&old.zones));
         let (tls, zones) = (certificates.store, Arc::new(zones));
-        let orders = Arc::new(Orders { generation, config, tls, zones });
+        // Those of now: they may have changed while the config was read.
+        let rules = Arc::clone(&self.orders.borrow().rules);
+        let orders = Arc::new(Orders { generation, config, tls, zones, rules });
         *self.orders.borrow_mut() = Arc::clone(&orders);
         self.tell_all(move || ToCore::Orders(Arc::clone(&orders)));
         *self.filter.feeds.borrow_mut() = feeds;

@@ -84,6 +84,8 @@ pub(super) struct Talk {
     pub(super) greeted: bool,
     pub(super) refused: bool,
     pub(super) in_transaction: bool,
+    /// Somebody watches every line of it.
+    pub(super) traced: bool,
     pub(super) ending: Ending,
 }
 
@@ -119,8 +121,19 @@ impl Talk {
             greeted: false,
             refused: false,
             in_transaction: false,
+            traced: false,
             ending: Ending::Lost,
         }
+    }
+
+    /// Whether a decision of ours is waited for.
+    pub(super) const fn is_asking(&self) -> bool {
+        self.asked.is_some()
+    }
+
+    /// The sender of the transaction under way.
+    pub(super) fn sender(&self) -> Option<&[u8]> {
+        self.open.as_ref().map(|open| &*open.sender)
     }
 
     pub(super) fn id_text(&self) -> &str {

@@ -10,11 +10,13 @@ mod facts;
 mod ladder;
 mod host;
 pub mod proxy;
+pub mod rehearsal;
 mod wire;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use control::Accepting;
 use engine::{Conn, Core};
 use smtp::server::{Action, Answer, Closed, Server, Token};
 
@@ -38,6 +40,9 @@ const UNREAD_MAX: usize = 64 << 10;
 const DRAIN_SILENT_US: u64 = 300_000;
 /// ... and so is everybody after this time.
 const DRAIN_TALK_US: u64 = 1_200_000;
+
+/// Lines of one piece that a traced session takes down: content is cut.
+const TRACED_LINES_MAX: usize = 100;
 
 /// One session.
 #[derive(Debug)]
@@ -119,7 +124,21 @@ impl Session {
 
     /// Everything is known of the connection: let it in, or turn it away.
     fn greet(&mut self, core: &mut Core<ToCore>, desk: &mut Desk, tls: ListenerTls) {
-        match desk.standing.arrive(self.talk.remote.ip(), desk.wall_us) {
+        self.talk.traced = desk.is_traced(self.talk.remote.ip());
+        let rules = Arc::clone(&desk.orders.rules);
+        let stance = rules.stance(self.talk.remote.ip(), desk.wall_us / 1_000_000);
+        if stance == Some(false) {
+            return self.turn_away(core, desk, Reason::Blocked);
+        }
+        if rules.accepting != Accepting::Open {
+            return self.turn_away(core, desk, Reason::Suspended);
+        }
+        let arrived = if stance == Some(true) {
+            Ok(desk.standing.exempt(self.talk.remote.ip()))
+        } else {
+            desk.standing.arrive(self.talk.remote.ip(), desk.wall_us)
+        };
+        match arrived {
             Ok(guest) => self.talk.guest = Some(guest),
             Err(excess) => {
                 let reason = reason_of(excess);
@@ -197,6 +216,7 @@ impl Session {
     /// Plaintext from the client, not under TLS.
     fn plaintext(&mut self, core: &mut Core<ToCore>, desk: &mut Desk, bytes: &[u8]) {
         let mut used = 0;
+        self.trace(desk, true, bytes);
         self.with_machine(core, desk, |machine, host| {
             used = machine.receive(host.desk.now_us, bytes, host);
         });
@@ -254,6 +274,7 @@ impl Session {
     /// Gives the machine plaintext; what it cannot take waits here.
     fn offer(&mut self, core: &mut Core<ToCore>, desk: &mut Desk, mut plain: Vec<u8>) {
         let mut used = 0;
+        self.trace(desk, true, &plain);
         self.with_machine(core, desk, |machine, host| {
             used = machine.receive(host.desk.now_us, &plain, host);
         });
@@ -276,6 +297,7 @@ impl Session {
         run(&mut self.machine, &mut host);
         let mut out = host.out;
         if !out.is_empty() {
+            self.trace(desk, false, &out);
             self.wire.send(core, self.conn, &out);
             out.clear();
             if core.queued(self.conn) > UNREAD_MAX && !self.closing {
@@ -285,6 +307,17 @@ impl Session {
         }
         desk.scratch = out;
         self.act(core, desk);
+    }
+
+    /// Lines of a session that somebody watches.
+    fn trace(&self, desk: &mut Desk, heard: bool, octets: &[u8]) {
+        if self.talk.traced {
+            let client = self.talk.client();
+            for octets in octets.split_inclusive(|octet| *octet == b'\n').take(TRACED_LINES_MAX) {
+                let octets = octets.trim_ascii_end();
+                desk.tell(&Event::Line { client: &client, heard, octets });
+            }
+        }
     }
 
     fn act(&mut self, core: &mut Core<ToCore>, desk: &mut Desk) {
@@ -536,6 +569,29 @@ impl Session {
     #[must_use]
     pub fn client(&self) -> Client<'_> {
         self.talk.client()
+    }
+
+    /// What it is at: direction, peer, idle seconds, TLS, id, words.
+    #[must_use]
+    pub fn told(&self, now_us: u64) -> Vec<String> {
+        let client = self.talk.client();
+        let idle_s = now_us.saturating_sub(self.talk.mark_us) / 1_000_000;
+        let helo = String::from_utf8_lossy(client.helo);
+        let at = match (&self.proxy, self.closing, self.talk.greeted) {
+            (Some(_), ..) => "waits for the PROXY header".to_owned(),
+            (_, true, _) => "is being closed".to_owned(),
+            (_, _, false) => "waits for the greeting".to_owned(),
+            _ if self.talk.is_asking() => format!("HELO {helo}, waits for a look-up of ours"),
+            _ => match self.talk.sender() {
+                Some(sender) => {
+                    format!("HELO {helo}, mail from <{}>", String::from_utf8_lossy(sender))
+                }
+                None => format!("HELO {helo}, between mails"),
+            },
+        };
+        let tls = client.tls.map_or("-", |tls| tls.version).to_owned();
+        let peer = client.remote.to_string();
+        vec!["in".to_owned(), peer, idle_s.to_string(), tls, client.id.to_owned(), at]
     }
 
     /// TLS of the session.

@@ -6,7 +6,11 @@ use crate::events::{Accepted, Attempt, Client, Ending, Event, Generated, Reason,
 /// Writes the line of `event`; false if it has none.
 pub(super) fn describe(event: &Event<'_>, subject: bool, form: &mut impl Form) -> bool {
     match *event {
-        Event::Connected(_) | Event::LimitHit { .. } | Event::TlsStarted(_) | Event::Took(..) => {
+        Event::Connected(_)
+        | Event::LimitHit { .. }
+        | Event::TlsStarted(_)
+        | Event::Line { .. }
+        | Event::Took(..) => {
             return false;
         }
         Event::SessionClosed { ending, in_transaction, .. }

@@ -77,6 +77,8 @@ pub(super) struct Job {
     pub(super) tls: Option<(&'static str, &'static str)>,
     /// The host knows DSN: it will report success itself.
     pub(super) hop_reports: bool,
+    /// Recipients of it wait for a standing order to be taken back.
+    pub(super) kept_back: bool,
 }
 
 impl Job {
@@ -100,6 +102,7 @@ impl Job {
             dot_us: 0,
             tls: None,
             hop_reports: false,
+            kept_back: false,
         }
     }
 

@@ -14,6 +14,7 @@ mod report;
 mod settle;
 mod start;
 mod links;
+mod operate;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -37,6 +38,7 @@ use crate::retry::{Schedule, Wall};
 use crate::tls::ClientTls;
 
 use job::{Job, domain_of};
+pub use operate::Acted;
 
 /// Attempts of one core at once.
 const JOBS_MAX: usize = 1024;
@@ -112,6 +114,12 @@ pub struct Relay {
     resolving: Vec<usize>,
     probed_us: u64,
     draining: bool,
+    /// Messages to be given up, and the act that wants it.
+    condemned: HashMap<TransactionId, u64>,
+    /// How many of them each act has left.
+    giving_up: HashMap<u64, usize>,
+    /// How far the held entries were looked at since standing orders changed.
+    waking: Option<usize>,
     poison: Option<Box<[u8]>>,
 }
 
@@ -209,6 +217,9 @@ impl Relay {
             resolving: Vec::new(),
             probed_us: 0,
             draining: false,
+            condemned: HashMap::new(),
+            giving_up: HashMap::new(),
+            waking: None,
             poison: std::env::var_os("RINGPOST_TEST_POISON")
                 .map(|text| text.into_encoded_bytes().into()),
         }
@@ -358,7 +369,11 @@ impl Relay {
         if self.draining {
             return;
         }
+        self.wake(desk);
         self.late_resolving(core, desk);
+        if !desk.orders.rules.delivering {
+            return;
+        }
         let mut works = Vec::new();
         let room = (JOBS_MAX - self.jobs_open).min(STARTS_MAX);
         if room > 0 {
@@ -375,7 +390,9 @@ impl Relay {
         if self.draining {
             return None;
         }
-        let due = if self.jobs_open < JOBS_MAX { self.queue.deadline() } else { None };
+        let begins = self.jobs_open < JOBS_MAX && desk.orders.rules.delivering;
+        let due = if begins { self.queue.deadline() } else { None };
+        let due = if self.waking.is_some() { Some(0) } else { due };
         let due = due.map(|due| if due == 0 { desk.now_us } else { due });
         let ways = self.resolving.iter().filter_map(|n| match self.jobs[*n].as_ref()?.stage {
             job::Stage::Resolving(until) => Some(until),
@@ -405,6 +422,7 @@ impl Relay {
         let config = desk.config();
         self.schedule = schedule(config);
         self.client = Arc::new(client_settings(config));
+        self.waking = Some(0);
         if config.clock.confirmed {
             self.wall.confirm();
         }

@@ -2,6 +2,7 @@
 
 use engine::Core;
 use spool::id::TransactionId;
+use spool::live::Live;
 use spool::log::Content;
 use spool::message::Envelope;
 use spool::record::{RecipientResult, RecipientState};
@@ -41,6 +42,9 @@ impl Relay {
             desk.hint(hints::Kind::Retry, &name, hints::What::Remove);
         }
         Self::write_done(desk, &job, &envelope, reported == Reported::Kept);
+        if reported == Reported::Nothing && desk.log.get(job.id).is_none() {
+            self.is_given_up(job.id);
+        }
         self.go_on(desk, &job, &envelope);
     }
 
@@ -119,6 +123,11 @@ impl Relay {
             desk.tell(&Event::Completed { id: &id, queue_us });
         }
         let random = desk.random.next_u64();
+        if !deferred && job.kept_back {
+            let outcome = Outcome::Hold;
+            self.queue.finished(job.handle(), desk.now_us, outcome, &self.wall, random);
+            return;
+        }
         if !deferred {
             let outcome = Outcome::Done;
             self.queue.finished(job.handle(), desk.now_us, outcome, &self.wall, random);
@@ -135,7 +144,9 @@ impl Relay {
         let next_wall_us = desk.wall_us.saturating_add(wait_us);
         let _ = desk.log.defer(job.id, next_wall_us, tries, job.tier, results, desk.now_us);
         // What was handed out as expired, and may not expire, was sent beside the queue's order.
-        let outcome = if job.unreachable && !job.work.expired {
+        let outcome = if desk.log.get(job.id).is_some_and(Live::is_held) {
+            Outcome::Hold
+        } else if job.unreachable && !job.work.expired {
             Outcome::Unreachable
         } else {
             let due_us = desk.now_us.saturating_add(wait_us);
@@ -195,6 +206,9 @@ impl Relay {
             octets: report.octets,
         });
         desk.tell(&event);
+        if desk.log.get(report.parent).is_none() {
+            self.is_given_up(report.parent);
+        }
         self.arrived(desk, id, report.envelope, content);
     }
 
@@ -202,6 +216,7 @@ impl Relay {
     /// message again.
     pub fn refused(&mut self, desk: &mut Desk, token: u64) {
         if let Some(report) = self.reports.remove(&token) {
+            self.is_given_up(report.parent);
             let text = format!("the report about {} could not be kept", report.parent);
             desk.tell(&Event::Alarmed(crate::events::Alarm::Device, &text));
         }

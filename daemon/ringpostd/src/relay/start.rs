@@ -6,6 +6,7 @@ use std::sync::Arc;
 use engine::Core;
 use hints::{Hints, Kind, What};
 use smtp::client::{Client, TlsPolicy};
+use spool::live::Live;
 use spool::log::{Part, ReadData, ReadError};
 
 use super::job::{Fate, Job, Source, Stage, address_of, domain_of};
@@ -37,6 +38,10 @@ impl Relay {
         }
         if self.is_poison(desk, id) {
             return self.freeze(desk, &work, id);
+        }
+        if desk.log.get(id).is_some_and(Live::is_held) {
+            self.queue.finished(work.handle, desk.now_us, Outcome::Hold, &self.wall, 0);
+            return;
         }
         let mut job = Box::new(Job::new(work, id, desk.now_us));
         let fresh = self.fresh.get_mut(&work.message);
@@ -194,6 +199,7 @@ impl Relay {
         let live = desk.log.get(job.id);
         let name = self.names.name(job.work.destination).unwrap_or_default();
         let mut route: Option<Arc<Route>> = None;
+        let condemned = self.condemned.contains_key(&job.id);
         for n in 0..u16::try_from(envelope.recipients.len()).unwrap_or(u16::MAX) {
             if !live.is_some_and(|live| live.is_pending(n)) {
                 continue;
@@ -204,14 +210,24 @@ impl Relay {
                 Some(route) => route.destination(0, &domain),
                 None => [b"none/", domain.as_bytes()].concat().into(),
             };
-            if *own == *name {
+            if *own == *name && desk.orders.rules.holds(&domain) && !condemned {
+                job.kept_back = true;
+            } else if *own == *name {
                 job.left.push(n);
                 route = found.cloned();
                 job.domain = domain.into();
             }
         }
+        if job.left.is_empty() && job.kept_back {
+            return self.keep_back(desk, index);
+        }
         if job.left.is_empty() {
             return self.resort(desk, index);
+        }
+        if condemned {
+            let reason = Reason::Operator;
+            job.end_all(Fate::Failed(reason), reason.text(), None);
+            return self.settle(desk, index);
         }
         let received = envelope.received_wall_us;
         let age = self.wall.age(desk.wall_us, received, job.work.tries);
@@ -225,7 +241,10 @@ impl Relay {
             job.end_all(Fate::Failed(reason), reason.text(), None);
             return self.settle(desk, index);
         };
-        job.tier = route.tier(age.age_us).0;
+        // The operator may have moved it further down than its age does.
+        let last = u8::try_from(route.tiers.len().saturating_sub(1)).unwrap_or(u8::MAX);
+        let moved = live.map_or(0, |live| live.tier);
+        job.tier = route.tier(age.age_us).0.max(moved).min(last);
         job.route = Some(route);
         self.find_way(core, desk, index);
     }

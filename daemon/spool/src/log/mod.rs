@@ -526,6 +526,11 @@ impl<B: Buffer> Log<B> {
         self.table.iter().filter(|live| !live.is_finished() && !live.is_cancelled())
     }
 
+    /// The same a piece at a time; see [`crate::live::Table::look`].
+    pub fn look(&self, from: usize, count: usize, take: impl FnMut(&Live)) -> Option<usize> {
+        self.table.look(from, count, take)
+    }
+
     /// The segments this log writes; no other log does.
     #[must_use]
     pub fn segments_owned(&self) -> Vec<SegmentRef> {

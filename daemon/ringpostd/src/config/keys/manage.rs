@@ -30,6 +30,9 @@ section! {
         socket: Option<PathBuf> = Optional, FREE;
         /// User ids that may speak to it, besides root and the daemon's own.
         uids: Vec<u32> = default("[]"), within(0, u32::MAX as u64, "");
+        /// Folder of standing orders, audit log and config history; without it, `admin` below
+        /// the log's.
+        state: Option<PathBuf> = Optional, FREE;
     }
 }
 

@@ -1,0 +1,207 @@
+//! Lines of the log files, for the admin tool.
+//!
+//! *Limits*: `SEARCH_OCTETS_MAX` read for one question, the newest files first;
+//! `SEARCHES_MAX` questions at once. Read beside the house's thread.
+//! *Failure*: a file that cannot be read is named in the answer.
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use control::limits::STORY_LINES_MAX;
+use control::{List, LogFilter, Story, StoryLine, Text};
+
+/// Octets read for one question.
+const SEARCH_OCTETS_MAX: u64 = 256 << 20;
+/// Octets of a line that are looked at.
+const LINE_OCTETS_MAX: u64 = 64 << 10;
+/// Questions at once.
+pub(super) const SEARCHES_MAX: usize = 2;
+
+struct Place {
+    path: PathBuf,
+    from: u64,
+    octets: u64,
+    inode: u64,
+}
+
+/// The log's files, the newest first; `None` where the folder cannot be read.
+fn places(folder: &Path, name: &str) -> std::io::Result<Vec<Place>> {
+    let mut places = Vec::new();
+    for entry in fs::read_dir(folder)?.flatten() {
+        let file = entry.file_name().to_string_lossy().into_owned();
+        let closed = file.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
+        let Ok(meta) = entry.metadata() else { continue };
+        if (closed || file == name) && meta.is_file() {
+            places.push((closed, file, meta, entry.path()));
+        }
+    }
+    // The open file has the shortest name; closed ones sort by time.
+    places.sort_by(|a, b| (a.0, &b.1).cmp(&(b.0, &a.1)));
+    let place = |(_, _, meta, path): (bool, String, fs::Metadata, PathBuf)| Place {
+        path,
+        from: 0,
+        octets: meta.len(),
+        inode: meta.ino(),
+    };
+    Ok(places.into_iter().map(place).collect())
+}
+
+/// Only what was written behind a place that an earlier answer named.
+fn behind(mut places: Vec<Place>, after: &str) -> Vec<Place> {
+    let mut parts = after.split(':').map(|part| part.parse::<u64>().ok());
+    let (Some(Some(inode)), Some(Some(from))) = (parts.next(), parts.next()) else { return places };
+    if let Some(at) = places.iter().position(|place| place.inode == inode) {
+        places.truncate(at + 1);
+        places[at].from = from.min(places[at].octets);
+    } else {
+        places.truncate(1);
+    }
+    places
+}
+
+/// The time at the head of a line, in the form the operator writes it.
+fn time_of(line: &str) -> String {
+    let stamp = match line.strip_prefix('{') {
+        Some(rest) => rest.splitn(4, '"').nth(3).unwrap_or_default(),
+        None => line,
+    };
+    stamp.chars().take(19).map(|c| if c == 'T' { ' ' } else { c }).collect()
+}
+
+fn fits(line: &str, filter: &LogFilter, parts: &[String]) -> bool {
+    if !filter.since.is_empty() || !filter.until.is_empty() {
+        let time = time_of(line);
+        let until = &*filter.until;
+        let late = !until.is_empty() && time.as_str() > until && !time.starts_with(until);
+        if time.as_str() < &*filter.since || late {
+            return false;
+        }
+    }
+    if parts.is_empty() {
+        return true;
+    }
+    let line = line.to_ascii_lowercase();
+    parts.iter().all(|part| line.contains(part.as_str()))
+}
+
+/// The newest lines that fit.
+#[must_use]
+pub(super) fn search(folder: &Path, filter: &LogFilter) -> Story {
+    let name = if filter.reject { "rejectlog" } else { "mainlog" };
+    let most = match usize::from(filter.count_max) {
+        0 => STORY_LINES_MAX,
+        count => count.min(STORY_LINES_MAX),
+    };
+    let mut sums = Vec::new();
+    let places = places(folder, name).unwrap_or_else(|error| {
+        sums.push(format!("{}: {error}", folder.display()));
+        Vec::new()
+    });
+    let next = places.first().map(|open| format!("{}:{}", open.inode, open.octets));
+    let places = match &filter.after {
+        Some(after) => behind(places, after),
+        None => places,
+    };
+    let parts: Vec<String> = filter.parts.iter().map(|part| part.to_ascii_lowercase()).collect();
+    let mut found: VecDeque<String> = VecDeque::new();
+    let mut left_out = 0;
+    let mut budget = SEARCH_OCTETS_MAX;
+    for place in &places {
+        if found.len() >= most {
+            break;
+        }
+        let Some(rest) = budget.checked_sub(place.octets - place.from) else {
+            sums.push(format!("files before {} were not searched", place.path.display()));
+            break;
+        };
+        budget = rest;
+        let mut here = VecDeque::new();
+        let room = most - found.len();
+        match lines(place, |line| {
+            if fits(line, filter, &parts) {
+                here.push_back(line.to_owned());
+                if here.len() > room {
+                    here.pop_front();
+                    left_out += 1;
+                }
+            }
+        }) {
+            Ok(()) => {}
+            Err(error) => sums.push(format!("{}: {error}", place.path.display())),
+        }
+        here.extend(found);
+        found = here;
+    }
+    let line = |text: String| StoryLine {
+        source: Text::cut(name),
+        text: Text::cut(&text),
+        ..StoryLine::default()
+    };
+    Story {
+        about: Text::cut(&parts.join(" ")),
+        sums: List::cut(sums.iter().map(|sum| Text::cut(sum))),
+        lines: List::cut(found.into_iter().map(line)),
+        left_out,
+        next: next.map(|next| Text::cut(&next)),
+    }
+}
+
+/// Every whole line of a file, up to the length it had when it was found.
+fn lines(place: &Place, mut take: impl FnMut(&str)) -> std::io::Result<()> {
+    let mut file = File::open(&place.path)?;
+    file.seek(SeekFrom::Start(place.from))?;
+    let mut file = BufReader::with_capacity(64 << 10, file.take(place.octets - place.from));
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if Read::by_ref(&mut file).take(LINE_OCTETS_MAX).read_until(b'\n', &mut line)? == 0 {
+            return Ok(());
+        }
+        take(String::from_utf8_lossy(&line).trim_end());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_found_by_part_and_time_and_followed_over_a_rotation() {
+        let folder = std::env::temp_dir().join(format!("logsearch-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let write = |name: &str, text: &str| fs::write(folder.join(name), text).unwrap();
+        write("mainlog.20260101T000000Z-000", "2026-01-01 00:00:00.000 +0000 A old\n");
+        write("mainlog", "2026-01-02 10:00:00.000 +0000 A x\n2026-01-02 11:00:00.000 +0000 b Y\n");
+        write("rejectlog", "2026-01-02 10:00:00.000 +0000 no\n");
+        let ask = |filter: &LogFilter| {
+            let story = search(&folder, filter);
+            let lines: Vec<String> = story.lines.iter().map(|l| l.text[30..].to_owned()).collect();
+            (lines, story.next.unwrap())
+        };
+        let part =
+            |text: &str| LogFilter { parts: List::cut([Text::cut(text)]), ..LogFilter::default() };
+        assert_eq!(ask(&part("")).0, ["A old", "A x", "b Y"]);
+        assert_eq!(ask(&part("a ")).0, ["A old", "A x"]);
+        let since = LogFilter { since: Text::cut("2026-01-02 11"), ..LogFilter::default() };
+        assert_eq!(ask(&since).0, ["b Y"]);
+        let until = LogFilter { until: Text::cut("2026-01-02 10"), ..LogFilter::default() };
+        assert_eq!(ask(&until).0, ["A old", "A x"]);
+        let newest = LogFilter { count_max: 1, ..LogFilter::default() };
+        let (lines, next) = ask(&newest);
+        assert_eq!(lines, ["b Y"]);
+        let mut text = fs::read_to_string(folder.join("mainlog")).unwrap();
+        text.push_str("2026-01-02 12:00:00.000 +0000 c\n");
+        write("mainlog", &text);
+        fs::rename(folder.join("mainlog"), folder.join("mainlog.20260102T120000Z-000")).unwrap();
+        write("mainlog", "2026-01-02 13:00:00.000 +0000 d\n");
+        let follow = LogFilter { after: Some(next), ..LogFilter::default() };
+        assert_eq!(ask(&follow).0, ["c", "d"]);
+        let reject = LogFilter { reject: true, ..LogFilter::default() };
+        assert_eq!(ask(&reject).0, ["no"]);
+        assert_eq!(time_of("{\"time\":\"2026-01-02T10:00:00.1\"}"), "2026-01-02 10:00:00");
+        fs::remove_dir_all(folder).unwrap();
+    }
+}

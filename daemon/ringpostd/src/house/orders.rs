@@ -1,0 +1,197 @@
+//! Standing orders: shown, given, taken back.
+
+use std::sync::Arc;
+
+use control::{Accepting, Act, Failure, FailureCode, QueueAct, Reply, Request, Rows, Rule, Text};
+
+use super::limits::ACT_WAIT;
+use super::state::{self, Caller};
+use super::{House, questions};
+use crate::post::{Orders, ToCore};
+use crate::rules::Rules;
+
+const SECOND_US: u64 = 1_000_000;
+
+impl House {
+    /// Writes down who did what; refuses what cannot be written down.
+    pub(super) fn audit(&self, who: Caller, what: &str) -> Result<(), Failure> {
+        let folder = state::folder(&self.orders.borrow().config);
+        state::audit(&folder, engine::wall_us(), who, what).map_err(|error| {
+            let message =
+                format!("the audit log in {} cannot be written: {error}", folder.display());
+            Failure::new(FailureCode::Refused, &message, "make room there; see [admin] state")
+        })
+    }
+
+    /// All standing orders.
+    pub(super) fn rules_shown(&self) -> Reply {
+        let rules = Arc::clone(&self.orders.borrow().rules);
+        let wall_s = engine::wall_us() / SECOND_US;
+        let row = |order: &str, of: &str, left: String, why: &str| {
+            vec![order.to_owned(), of.to_owned(), left, why.to_owned()]
+        };
+        let mut rows = Vec::new();
+        match rules.accepting {
+            Accepting::Open => {}
+            Accepting::Refuse => rows.push(row("accepting", "suspended: 421", String::new(), "")),
+            Accepting::Closed => {
+                rows.push(row("accepting", "suspended: port closed", String::new(), ""));
+            }
+        }
+        if !rules.delivering {
+            rows.push(row("delivering", "suspended", String::new(), ""));
+        }
+        rows.extend(rules.held.iter().map(|domain| row("held domain", domain, String::new(), "")));
+        for listed in rules.listed.iter().filter(|l| l.until_s == 0 || l.until_s > wall_s) {
+            let left = match listed.until_s {
+                0 => "for good".to_owned(),
+                until => format!("{}s", until - wall_s),
+            };
+            let order = if listed.allow { "allowed" } else { "blocked" };
+            rows.push(row(order, &listed.text, left, &listed.why));
+        }
+        let rows = Rows::new(&["order", "of", "left", "why"]).with(rows);
+        Reply::Rows(Box::new(rows))
+    }
+
+    /// Gives or takes back one.
+    pub(super) async fn rule(&self, rule: Rule, who: Caller) -> Reply {
+        let old = Arc::clone(&self.orders.borrow());
+        let new = match old.rules.with(&rule, engine::wall_us() / SECOND_US) {
+            Ok(new) => new,
+            Err(why) => return Reply::Failure(Failure::new(FailureCode::Refused, &why, "")),
+        };
+        if let Err(failure) = self.audit(who, &format!("rule {rule:?}")) {
+            return Reply::Failure(failure);
+        }
+        let folder = state::folder(&old.config);
+        let saved = new.clone();
+        let saved = tokio::task::spawn_blocking(move || state::save_rules(&folder, &saved)).await;
+        let saved = saved.map_err(std::io::Error::other).and_then(|saved| saved);
+        if let Err(error) = saved {
+            let message = format!("the standing orders cannot be written: {error}");
+            return Reply::Failure(Failure::new(FailureCode::Refused, &message, "nothing changed"));
+        }
+        self.put_rules(new);
+        Reply::Done { message: Text::cut(&said(&rule)) }
+    }
+
+    /// Does something to messages.
+    pub(super) async fn queue_act(&self, act: QueueAct, who: Caller) -> Reply {
+        let fail =
+            |code, message: &str, advice: &str| Reply::Failure(Failure::new(code, message, advice));
+        let meant = [!act.ids.is_empty(), act.next_hop.is_some(), act.all];
+        if meant.into_iter().filter(|meant| *meant).count() != 1 {
+            let message = "name message ids, or one next hop, or all";
+            return fail(FailureCode::Refused, message, "");
+        }
+        if act.act.word().is_some_and(|word| *act.word != *word) {
+            let advice = format!("the word is {}", act.act.word().unwrap_or_default());
+            return fail(FailureCode::Refused, "this cannot be taken back: type the word", &advice);
+        }
+        let delivering = self.orders.borrow().rules.delivering;
+        if act.act == Act::Bounce && !delivering {
+            let advice = "`ringpost resume delivering` first, with its domains held if need be";
+            return fail(
+                FailureCode::Refused,
+                "nothing is given up while delivering is suspended",
+                advice,
+            );
+        }
+        let name = act.act.name();
+        let of = match (&act.next_hop, act.all) {
+            (_, true) => "all".to_owned(),
+            (Some(hop), _) => format!("next hop {}", &**hop),
+            _ => act.ids.iter().map(|id| &**id).collect::<Vec<_>>().join(" "),
+        };
+        if let Err(failure) = self.audit(who, &format!("queue {name} {of}")) {
+            return Reply::Failure(failure);
+        }
+        let request = Request::QueueAct(act);
+        let parts = self.questions.ask_for(who.uid, request, ACT_WAIT).await;
+        let counts = match parts.and_then(questions::counts) {
+            Ok(counts) => counts,
+            Err(failure) => return Reply::Failure(failure),
+        };
+        let [done, busy, unfit] = counts;
+        let _ =
+            self.audit(who, &format!("queue {name} {of}: {done} done, {busy} busy, {unfit} unfit"));
+        if counts == [0, 0, 0] {
+            return fail(FailureCode::NotFound, "no such message in the queue", "");
+        }
+        let mut text = format!("{name}: {done} messages");
+        if busy > 0 {
+            text.push_str(&format!("; {busy} are being sent at the moment, ask again"));
+        }
+        if unfit > 0 {
+            text.push_str(&format!("; {unfit} do not fit (held, gone, or no further tier)"));
+        }
+        if done == 0 {
+            return fail(
+                FailureCode::Refused,
+                &text,
+                "`ringpost queue show ID` says how it stands",
+            );
+        }
+        Reply::Done { message: Text::cut(&text) }
+    }
+
+    fn put_rules(&self, rules: Rules) {
+        let old = Arc::clone(&self.orders.borrow());
+        let orders = Arc::new(Orders {
+            generation: old.generation,
+            config: old.config.clone(),
+            tls: old.tls.clone(),
+            zones: Arc::clone(&old.zones),
+            rules: Arc::new(rules),
+        });
+        *self.orders.borrow_mut() = Arc::clone(&orders);
+        self.tell_all(move || ToCore::Orders(Arc::clone(&orders)));
+    }
+
+    /// What suspends something, for the status.
+    pub(super) fn rule_alarms(&self) -> Vec<String> {
+        let rules = Arc::clone(&self.orders.borrow().rules);
+        let mut lines = Vec::new();
+        match rules.accepting {
+            Accepting::Open => {}
+            Accepting::Refuse => {
+                lines.push("accepting is suspended: clients hear 421".to_owned());
+            }
+            Accepting::Closed => {
+                lines.push("accepting is suspended: the port is closed".to_owned())
+            }
+        }
+        if !rules.delivering {
+            lines.push("delivering is suspended: all mail waits".to_owned());
+        }
+        let held: Vec<&str> = rules.held.iter().take(5).map(String::as_str).collect();
+        if !held.is_empty() {
+            lines.push(format!(
+                "mail waits for {} held domains: {}",
+                rules.held.len(),
+                held.join(" ")
+            ));
+        }
+        lines
+    }
+}
+
+fn said(rule: &Rule) -> String {
+    match rule {
+        Rule::HoldDomain(domain) => format!("mail for {} waits until it is released", &**domain),
+        Rule::ReleaseDomain(domain) => format!("mail for {} goes on", &**domain),
+        Rule::Accepting(Accepting::Open) => "mail is taken again".to_owned(),
+        Rule::Accepting(Accepting::Refuse) => "new clients hear 421 from now on".to_owned(),
+        Rule::Accepting(Accepting::Closed) => {
+            "the ports are closed; open sessions go on to their end".to_owned()
+        }
+        Rule::Delivering(true) => "mail is sent on again".to_owned(),
+        Rule::Delivering(false) => "no new delivery begins; what is under way ends".to_owned(),
+        Rule::Listed { network, allow: true, .. } => {
+            format!("{} is let in past every limit", &**network)
+        }
+        Rule::Listed { network, allow: false, .. } => format!("{} is turned away", &**network),
+        Rule::Unlisted(network) => format!("{} is neither blocked nor allowed", &**network),
+    }
+}

@@ -1,0 +1,98 @@
+//! The operator's files: standing orders, audit log, configs that were in force.
+//!
+//! *Guarantees*: standing orders are on the disk before anybody is told that they hold.
+//! *Limits*: `AUDIT_OCTETS_MAX` for the audit log, then it begins anew beside the old one.
+//! *Failure*: an act that cannot be written to the audit log is refused.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use crate::config::Config;
+use crate::rules::Rules;
+
+/// Octets of the audit log before it is moved aside.
+const AUDIT_OCTETS_MAX: u64 = 16 << 20;
+const RULES: &str = "rules";
+const AUDIT: &str = "audit.log";
+
+/// Where they lie.
+#[must_use]
+pub fn folder(config: &Config) -> PathBuf {
+    config.admin.state.clone().unwrap_or_else(|| config.log.dir.join("admin"))
+}
+
+/// The standing orders, and what of their file makes no sense.
+///
+/// # Errors
+/// The file is there and cannot be read.
+pub fn load_rules(folder: &Path) -> io::Result<(Rules, Vec<String>)> {
+    match fs::read_to_string(folder.join(RULES)) {
+        Ok(text) => Ok(Rules::from_text(&text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((Rules::default(), Vec::new())),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes the standing orders durable.
+///
+/// # Errors
+/// Those of the file system; then the old file is as it was.
+pub(super) fn save_rules(folder: &Path, rules: &Rules) -> io::Result<()> {
+    write_whole(&folder.join(RULES), rules.to_text().as_bytes())
+}
+
+/// A file that appears whole or not at all, and stays.
+///
+/// # Errors
+/// Those of the file system.
+pub(super) fn write_whole(path: &Path, octets: &[u8]) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let mut file = File::create(&new)?;
+    file.write_all(octets)?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    File::open(folder)?.sync_all()
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Caller {
+    /// User id, as the kernel says it.
+    pub uid: u32,
+    /// Process.
+    pub pid: Option<i32>,
+}
+
+impl Caller {
+    /// User, process and terminal, as far as they can be found out.
+    fn text(&self) -> String {
+        let user = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(self.uid));
+        let user = user.ok().flatten().map_or_else(|| "?".to_owned(), |user| user.name);
+        let at = self.pid.and_then(|pid| {
+            let tty = fs::read_link(format!("/proc/{pid}/fd/0")).ok()?;
+            Some(format!(" at={}", tty.display().to_string().replace(' ', "_")))
+        });
+        let pid = self.pid.map_or_else(String::new, |pid| format!(" pid={pid}"));
+        format!("uid={} user={user}{pid}{}", self.uid, at.unwrap_or_default())
+    }
+}
+
+/// Writes down who did what.
+///
+/// # Errors
+/// Those of the file system.
+pub(super) fn audit(folder: &Path, wall_us: u64, who: Caller, what: &str) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    let path = folder.join(AUDIT);
+    if fs::metadata(&path).is_ok_and(|meta| meta.len() > AUDIT_OCTETS_MAX) {
+        fs::rename(&path, folder.join("audit.log.1"))?;
+    }
+    let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
+    let at = crate::maillog::stamp(wall_us);
+    let what: String = what.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    file.write_all(format!("{at} {} {what}\n", who.text()).as_bytes())
+}

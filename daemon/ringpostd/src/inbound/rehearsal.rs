@@ -1,0 +1,338 @@
+//! A session that is only played: the same machine, settings, facts and policy as any client's,
+//! and nothing that lasts.
+//!
+//! *Guarantees.* No hint, rate, ban, count, log line, id or mail comes of it. What the DNS says of
+//! a recipient's domain is looked up as for a client.
+//! *Limits.* What the client says fits one request of the admin tool; TLS is not offered.
+//! *Not here.* Rates and open sessions are those of real clients: they are not asked.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use control::Accepting;
+use smtp::address::Path;
+use smtp::command::{Body, Offers};
+use smtp::data::Flow;
+use smtp::server::{self, Action, Answer, End, Note, Question, Server, Token};
+
+use super::facts;
+use crate::acl::{self, Fact, RcptFacts, Verdict, Way};
+use crate::config::any_contains;
+use crate::desk::Desk;
+use crate::events::Reason;
+
+/// How long a look-up is waited for.
+const LOOKUP_US_MAX: u64 = 4_000_000;
+/// Replies of one rehearsal.
+const OUT_OCTETS_MAX: usize = 512 << 10;
+/// In the place of an id: no real one begins so.
+const ID: &str = "REHEARSAL00000000000";
+
+/// See the module.
+#[derive(Debug)]
+pub struct Rehearsal {
+    machine: Server,
+    part: Part,
+    said: VecDeque<Vec<u8>>,
+    until_us: u64,
+}
+
+/// Everything but the machine.
+#[derive(Debug)]
+struct Part {
+    from: IpAddr,
+    listener: usize,
+    may_relay: bool,
+    out: Vec<u8>,
+    notes: Vec<String>,
+    binary: bool,
+    utf8: bool,
+    size: Option<u64>,
+    octets_max: Option<u64>,
+    asked: Option<(Token, String, RcptFacts)>,
+}
+
+/// The machine's host for one call.
+struct Stage<'a> {
+    part: &'a mut Part,
+    desk: &'a Desk,
+}
+
+impl Rehearsal {
+    /// A client from that address, and all it says, each piece when the one before is answered.
+    #[must_use]
+    pub fn new(desk: &Desk, from: IpAddr, listener: usize, said: Vec<Vec<u8>>) -> Self {
+        let listener = listener.min(desk.machines.len().saturating_sub(1));
+        let mut settings = (*desk.machines[listener]).clone();
+        settings.offers.starttls = false;
+        let may_relay = any_contains(&desk.config().policy.relay_networks, from);
+        let part = Part {
+            from,
+            listener,
+            may_relay,
+            out: Vec::new(),
+            notes: Vec::new(),
+            binary: false,
+            utf8: false,
+            size: None,
+            octets_max: None,
+            asked: None,
+        };
+        let mut rehearsal = Self {
+            machine: Server::new(Arc::new(settings), ID),
+            part,
+            said: said.into(),
+            until_us: desk.now_us.saturating_add(LOOKUP_US_MAX),
+        };
+        rehearsal.part.note(if may_relay {
+            "connect: the client is in a relay network"
+        } else {
+            "connect: the client is a stranger"
+        });
+        let now_us = desk.now_us;
+        rehearsal.play(desk, |machine, host| machine.start(now_us, host));
+        rehearsal
+    }
+
+    fn play(&mut self, desk: &Desk, run: impl FnOnce(&mut Server, &mut Stage<'_>)) {
+        let mut stage = Stage { part: &mut self.part, desk };
+        run(&mut self.machine, &mut stage);
+    }
+
+    /// Goes on; true when all is said and answered.
+    pub fn step(&mut self, desk: &mut Desk) -> bool {
+        loop {
+            if let Some((token, domain, facts)) = self.part.asked.take() {
+                let way = facts::way(desk, domain.as_bytes());
+                if way.is_none() && desk.now_us < self.until_us {
+                    desk.ask_way(&domain);
+                    self.part.asked = Some((token, domain, facts));
+                    return false;
+                }
+                let facts = RcptFacts { way: way.or(Some(Way::Trouble)), ..facts };
+                let answer = self.part.decided(acl::rcpt(&facts), &facts);
+                let now_us = desk.now_us;
+                self.play(desk, |machine, host| {
+                    machine.answer(now_us, token, answer, host);
+                });
+                continue;
+            }
+            if self.closed() || self.part.out.len() > OUT_OCTETS_MAX {
+                return true;
+            }
+            let Some(mut octets) = self.said.pop_front() else { return true };
+            let now_us = desk.now_us;
+            let mut used = 0;
+            self.play(desk, |machine, host| used = machine.receive(now_us, &octets, host));
+            if used < octets.len() && used + self.part.waits() > 0 {
+                octets.drain(..used);
+                self.said.push_front(octets);
+            }
+        }
+    }
+
+    /// Whether the session is over.
+    #[must_use]
+    pub fn closed(&self) -> bool {
+        matches!(self.machine.action(), Action::Close(_))
+    }
+
+    /// All replies, and what was decided on the way.
+    #[must_use]
+    pub fn into_parts(self) -> (Vec<u8>, Vec<String>) {
+        (self.part.out, self.part.notes)
+    }
+}
+
+impl Part {
+    fn note(&mut self, text: &str) {
+        self.notes.push(text.to_owned());
+    }
+
+    const fn waits(&self) -> usize {
+        if self.asked.is_some() { 1 } else { 0 }
+    }
+
+    fn decided(&mut self, verdict: Verdict, facts: &RcptFacts) -> Answer {
+        let way = facts.way.map_or_else(|| "not looked up".to_owned(), |way| format!("{way:?}"));
+        self.notes.push(format!(
+            "rcpt: recipient {:?}, postmaster {}, way {way}: {}",
+            facts.standing,
+            facts.postmaster,
+            told(verdict)
+        ));
+        match verdict {
+            Verdict::Accept => {
+                if let Some(Way::Hosts(carries)) = facts.way {
+                    let least = [self.octets_max, carries.octets_max].into_iter().flatten().min();
+                    self.octets_max = least;
+                }
+                Answer::Accept
+            }
+            Verdict::Refuse(reason) => Answer::Refuse(reason.refusal()),
+            Verdict::Missing(_) => Answer::Refuse(Reason::AnswerLate.refusal()),
+        }
+    }
+}
+
+fn told(verdict: Verdict) -> String {
+    match verdict {
+        Verdict::Accept => "taken".to_owned(),
+        Verdict::Refuse(reason) => format!("refused, {}", reason.label()),
+        Verdict::Missing(fact) => format!("not known yet: {fact:?}"),
+    }
+}
+
+impl Stage<'_> {
+    fn connect(&mut self) -> Answer {
+        let (desk, from) = (self.desk, self.part.from);
+        let rules = &desk.orders.rules;
+        let stance = rules.stance(from, desk.wall_us / 1_000_000);
+        let key = hints::client_key(from);
+        let noted = desk
+            .hints
+            .note(&crate::standing::note_key(key.as_ref()), desk.wall_us)
+            .is_some_and(|note| note.count >= 2);
+        let limits = &desk.config().limits;
+        let exempt = any_contains(&limits.exempt_networks, from) || stance == Some(true);
+        let reason = match stance {
+            Some(false) => Some(Reason::Blocked),
+            _ if rules.accepting != Accepting::Open => Some(Reason::Suspended),
+            _ if noted && !exempt => Some(Reason::ClientNoted),
+            _ => None,
+        };
+        let verdict = reason.map_or("let in", Reason::label);
+        self.part
+            .notes
+            .push(format!("connect: standing order {stance:?}, exempt {exempt}: {verdict}"));
+        reason.map_or(Answer::Accept, |reason| Answer::Refuse(reason.refusal()))
+    }
+
+    fn mail(&mut self, from: Path<'_>, mail: &smtp::command::MailParameters<'_>) -> Answer {
+        let listener = &self.desk.config().listeners[self.part.listener];
+        self.part.binary = mail.body == Body::BinaryMime;
+        self.part.utf8 = mail.smtputf8;
+        self.part.size = mail.size;
+        self.part.octets_max = None;
+        let reason = if listener.tls_required {
+            Some(Reason::TlsRequired)
+        } else if self.desk.short_of_space {
+            Some(Reason::SpoolFull)
+        } else {
+            None
+        };
+        let sender = match from {
+            Path::Null => "<>".to_owned(),
+            Path::Mailbox(address) => String::from_utf8_lossy(address.as_bytes()).into_owned(),
+        };
+        let verdict = reason.map_or("taken", Reason::label);
+        self.part.notes.push(format!("mail: {sender}, rates are not counted: {verdict}"));
+        reason.map_or(Answer::Accept, |reason| Answer::Refuse(reason.refusal()))
+    }
+
+    fn rcpt(&mut self, token: Token, to: smtp::address::Address<'_>) -> Option<Answer> {
+        let known = facts::recipient(self.desk, to);
+        let facts = RcptFacts {
+            standing: known.standing,
+            postmaster: to.is_postmaster(),
+            may_relay: self.part.may_relay,
+            way: facts::way(self.desk, &known.domain),
+            utf8: self.part.utf8 || to.is_8bit(),
+            binary: self.part.binary,
+            octets: self.part.size,
+        };
+        match acl::rcpt(&facts) {
+            Verdict::Missing(Fact::Way) => {
+                let domain = String::from_utf8_lossy(&known.domain).into_owned();
+                self.part.asked = Some((token, domain, facts));
+                None
+            }
+            verdict => Some(self.part.decided(verdict, &facts)),
+        }
+    }
+}
+
+impl server::Host for Stage<'_> {
+    fn out(&mut self) -> &mut Vec<u8> {
+        &mut self.part.out
+    }
+
+    fn ask(&mut self, token: Token, question: Question<'_>) -> Option<Answer> {
+        match question {
+            Question::Connect => Some(self.connect()),
+            Question::Mail { from, parameters, .. } => Some(self.mail(from, &parameters)),
+            Question::Rcpt { to, .. } => self.rcpt(token, to),
+            Question::Message { facts, .. } => {
+                let verdict = acl::message(facts.octets, [self.part.octets_max]);
+                let text = format!("content: {} octets: {}", facts.octets, told(verdict));
+                self.part.notes.push(text);
+                Some(match verdict {
+                    Verdict::Refuse(reason) => Answer::Refuse(reason.refusal()),
+                    _ => {
+                        self.part.note("this is a rehearsal: nothing was kept, nothing is sent");
+                        Answer::Accept
+                    }
+                })
+            }
+            Question::Helo(_) | Question::Data { .. } | Question::Header { .. } => {
+                Some(Answer::Accept)
+            }
+        }
+    }
+
+    fn header(&mut self, _: &[u8]) -> Flow {
+        Flow::More
+    }
+
+    fn body(&mut self, _: &[u8]) -> Flow {
+        Flow::More
+    }
+
+    fn done(&mut self, _: End) {}
+
+    fn offers(&mut self, offers: Offers) -> Offers {
+        facts::offers(self.desk, offers)
+    }
+
+    fn note(&mut self, note: Note<'_>) {
+        match note {
+            Note::Refused { stage, code, text, .. } => {
+                let reason = Reason::said(code, text).map_or("local", Reason::label);
+                self.part.notes.push(format!("{stage:?}: {code} {text} ({reason})"));
+            }
+            Note::EarlyTalker => self.part.note("the client spoke before the greeting"),
+            Note::Pipelined => self.part.note("input behind a command that ends a group"),
+            Note::StartTlsTail(_) => {}
+        }
+    }
+}
+
+/// Whether a recipient is taken, from a stranger and from a relay network: verdicts with labels.
+/// `None` while its way is being found out.
+#[must_use]
+pub fn verify(desk: &Desk, address: &[u8]) -> Option<Vec<(&'static str, String)>> {
+    let Ok(to) = smtp::address::Address::parse(address, true) else {
+        return Some(vec![("anybody", "refused, recipient_syntax".to_owned())]);
+    };
+    let known = facts::recipient(desk, to);
+    let way = facts::way(desk, &known.domain)?;
+    let verdict = |may_relay| {
+        let facts = RcptFacts {
+            standing: known.standing,
+            postmaster: to.is_postmaster(),
+            may_relay,
+            way: Some(way),
+            utf8: to.is_8bit(),
+            binary: false,
+            octets: None,
+        };
+        told(acl::rcpt(&facts))
+    };
+    Some(vec![
+        ("the lists say", format!("{:?}", known.standing)),
+        ("the way there", format!("{way:?}")),
+        ("from a stranger", verdict(false)),
+        ("from a relay network", verdict(true)),
+    ])
+}

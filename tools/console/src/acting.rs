@@ -1,0 +1,159 @@
+//! Rows of what changes something, and the word that must be typed before.
+
+use std::io::{BufRead, IsTerminal, Write};
+
+use clap::{Arg, ArgMatches, value_parser};
+use control::{Accepting, Act, List, QueueAct, Request, Rule, Text};
+
+use crate::exit::{Exit, Trouble};
+use crate::row::{Row, argument, bounded, flag, option, optional, row, usage};
+
+/// The rows.
+pub(crate) const ROWS: [Row; 19] = [
+    act("queue retry", "Try messages now, whatever the schedule", |m| queue(m, Act::Retry)),
+    act("queue freeze", "Messages wait for the operator", |m| queue(m, Act::Freeze)),
+    act("queue thaw", "They wait no more, and are tried now", |m| queue(m, Act::Thaw)),
+    act("queue fallback", "Go on with the route's next fallback tier", |m| queue(m, Act::Fallback)),
+    act("queue bounce", "Give messages up, with a report to the sender", |m| queue(m, Act::Bounce)),
+    act("queue remove", "Throw messages away without a report", |m| queue(m, Act::Remove)),
+    Row {
+        arguments: || argument("DOMAIN", "Of recipients"),
+        request: |m| Ok(Request::Rule(Rule::HoldDomain(bounded(m, "DOMAIN")?))),
+        example: &["example.org"],
+        ..row("queue hold", "Mail for a domain waits until it is released")
+    },
+    Row {
+        arguments: || argument("DOMAIN", "Of recipients"),
+        request: |m| Ok(Request::Rule(Rule::ReleaseDomain(bounded(m, "DOMAIN")?))),
+        example: &["example.org"],
+        ..row("queue release", "Mail for a held domain goes on")
+    },
+    Row { request: |_| Ok(Request::Rules), ..row("rules", "All standing orders") },
+    Row { request: |_| Ok(Request::Rules), ..row("blocks", "Who is blocked or let in") },
+    Row {
+        arguments: || vec![flag("closed", "Close the port instead of saying 421")],
+        request: |m| {
+            let closed = m.get_flag("closed");
+            let how = if closed { Accepting::Closed } else { Accepting::Refuse };
+            Ok(Request::Rule(Rule::Accepting(how)))
+        },
+        ..row("suspend accepting", "Take no mail; over restarts, until it is resumed")
+    },
+    Row {
+        request: |_| Ok(Request::Rule(Rule::Delivering(false))),
+        ..row("suspend delivering", "Begin no delivery; over restarts, until it is resumed")
+    },
+    Row {
+        request: |_| Ok(Request::Rule(Rule::Accepting(Accepting::Open))),
+        ..row("resume accepting", "Take mail again")
+    },
+    Row {
+        request: |_| Ok(Request::Rule(Rule::Delivering(true))),
+        ..row("resume delivering", "Send mail on again")
+    },
+    Row {
+        arguments: listed_arguments,
+        request: |m| listed(m, false),
+        example: &["192.0.2.1"],
+        ..row("block", "Turn an address or network away")
+    },
+    Row {
+        arguments: listed_arguments,
+        request: |m| listed(m, true),
+        example: &["192.0.2.1"],
+        ..row("allow", "Let an address or network in past every limit and block")
+    },
+    Row {
+        arguments: || argument("NETWORK", "As it was blocked or allowed"),
+        request: |m| Ok(Request::Rule(Rule::Unlisted(bounded(m, "NETWORK")?))),
+        example: &["192.0.2.1"],
+        ..row("unblock", "Neither block nor allow it any more")
+    },
+    Row {
+        arguments: || argument("NETWORK", "As it was blocked or allowed"),
+        request: |m| Ok(Request::Rule(Rule::Unlisted(bounded(m, "NETWORK")?))),
+        example: &["192.0.2.1"],
+        ..row("unallow", "Neither block nor allow it any more")
+    },
+    Row { request: |_| Ok(Request::Version), ..row("ping", "Whether a daemon answers") },
+];
+
+const fn act(
+    name: &'static str,
+    help: &'static str,
+    request: fn(&ArgMatches) -> Result<Request, Trouble>,
+) -> Row {
+    Row {
+        arguments: act_arguments,
+        request,
+        example: &["00000000000000000001.1", "--yes", "REMOVE"],
+        ..row(name, help)
+    }
+}
+
+fn act_arguments() -> Vec<Arg> {
+    vec![
+        Arg::new("ID").num_args(0..).help("Messages; an id without .n means all of its session"),
+        option("next-hop", "NAME", "Those for a next hop, named as in `queue summary`"),
+        flag("all", "All messages").conflicts_with("next-hop"),
+        option("yes", "WORD", "The word, for scripts: BOUNCE, REMOVE"),
+    ]
+}
+
+fn queue(m: &ArgMatches, act: Act) -> Result<Request, Trouble> {
+    let ids: Vec<Text<{ control::limits::ID_OCTETS_MAX }>> =
+        m.get_many::<String>("ID").into_iter().flatten().map(|id| Text::cut(id)).collect();
+    let ids = List::try_from(ids)
+        .map_err(|error| usage(format!("the list of ids is {error}"), "Name fewer at once."))?;
+    let (next_hop, all) = (optional(m, "next-hop")?, m.get_flag("all"));
+    if usize::from(!ids.is_empty()) + usize::from(next_hop.is_some()) + usize::from(all) != 1 {
+        return Err(usage("which messages?", "Name ids, or --next-hop NAME, or --all."));
+    }
+    let word = match act.word() {
+        Some(word) => typed(m, word, act.name())?,
+        None => Text::default(),
+    };
+    Ok(Request::QueueAct(QueueAct { act, ids, next_hop, all, word }))
+}
+
+/// The word that confirms: from `--yes`, else from the terminal.
+pub(crate) fn typed<const MAX: usize>(
+    m: &ArgMatches,
+    word: &str,
+    what: &str,
+) -> Result<Text<MAX>, Trouble> {
+    if let Some(given) = optional(m, "yes")? {
+        return Ok(given);
+    }
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() {
+        let advice = format!("Say --yes {word}.");
+        return Err(usage(format!("{what} cannot be taken back"), advice));
+    }
+    let mut line = String::new();
+    let asked = write!(std::io::stdout(), "{what} cannot be taken back. Type {word} to do it: ")
+        .and_then(|()| std::io::stdout().flush())
+        .and_then(|()| stdin.lock().read_line(&mut line));
+    if asked.is_err() || line.trim() != word {
+        return Err(Trouble::new(Exit::Refused, "nothing was done", ""));
+    }
+    Ok(Text::cut(word))
+}
+
+fn listed_arguments() -> Vec<Arg> {
+    vec![
+        Arg::new("NETWORK").required(true).help("192.0.2.1, 192.0.2.0/24, 2001:db8::/64"),
+        option("for-s", "SECONDS", "For so long; without it for good")
+            .value_parser(value_parser!(u64)),
+        option("why", "TEXT", "For whoever looks later"),
+    ]
+}
+
+fn listed(m: &ArgMatches, allow: bool) -> Result<Request, Trouble> {
+    Ok(Request::Rule(Rule::Listed {
+        network: bounded(m, "NETWORK")?,
+        allow,
+        seconds: m.get_one("for-s").copied().unwrap_or(0),
+        why: bounded(m, "why")?,
+    }))
+}
