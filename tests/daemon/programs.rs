@@ -204,6 +204,8 @@ impl Daemon {
                 .split_once('[')
                 .and_then(|(_, rest)| rest.split_once("] "))
                 .unwrap_or_else(|| panic!("a refusal without an id: {line}"));
+            // What the client said stands elsewhere in the answer.
+            let text = text.split(": ").next().unwrap_or(text);
             // One of each text is asked for: some tests hear hundreds.
             if !reasons.insert(text.to_owned()) {
                 continue;
@@ -394,7 +396,10 @@ fn spawn(folder: &Folder, setup: &Setup) -> Result<(Child, Vec<SocketAddr>), Str
     match ready(&mut child, "ready: ") {
         Some(line) => {
             let addresses = line.split_whitespace().map(|a| a.parse().expect("an address"));
-            Ok((child, addresses.collect()))
+            let addresses: Vec<SocketAddr> = addresses.collect();
+            // A port may have been that of a daemon that was killed.
+            addresses.iter().for_each(|address| drop(client::heard(address.port())));
+            Ok((child, addresses))
         }
         None => {
             let status = child.wait().expect("a child of ours");

@@ -186,6 +186,12 @@ pub struct Status {
     pub listeners: List<Line, STATUS_LINES_MAX>,
     /// What the kernel was found to offer, and what is used.
     pub engine: List<Line, STATUS_LINES_MAX>,
+    /// Messages accepted in the last 1, 5 and 15 minutes.
+    pub accepted_lately: [u64; 3],
+    /// Places of the spool and what the kernel says of their devices.
+    pub devices: List<Line, STATUS_LINES_MAX>,
+    /// Network links: state and speed.
+    pub links: List<Line, STATUS_LINES_MAX>,
     /// What the operator should know; empty is good.
     pub alarms: List<Line, STATUS_LINES_MAX>,
 }

@@ -5,8 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ladder::XdpRequest;
 use crate::acts::{ConfigAct, LogFilter, QueueAct, Rehearse, Rule, Test, WhyFilter};
+use crate::ladder::XdpRequest;
 use crate::limits::{ADDRESS_OCTETS_MAX, HINT_FIELDS_MAX, ID_OCTETS_MAX, NAME_OCTETS_MAX};
 use crate::text::{List, Text};
 

@@ -46,6 +46,8 @@ mod orders;
 
 mod trials;
 
+mod machine;
+
 mod configs;
 
 mod requests;
@@ -62,6 +64,7 @@ pub use notify::Notify;
 pub use signals::block as block_signals;
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -203,6 +206,9 @@ struct House {
     state: Cell<RunState>,
     reloading: Cell<bool>,
     searches: Cell<usize>,
+    ordering: Cell<bool>,
+    /// Messages accepted, as they stood each second.
+    seconds: RefCell<VecDeque<u64>>,
     log_trouble: Cell<bool>,
     consoles: Cell<usize>,
     pages: Cell<usize>,
@@ -274,6 +280,8 @@ async fn serve(plan: Plan) -> io::Result<End> {
         state: Cell::new(RunState::Starting),
         reloading: Cell::new(false),
         searches: Cell::new(0),
+        ordering: Cell::new(false),
+        seconds: RefCell::default(),
         log_trouble: Cell::new(false),
         consoles: Cell::new(0),
         pages: Cell::new(0),

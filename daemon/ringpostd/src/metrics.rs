@@ -221,6 +221,12 @@ impl CoreView {
         self.cell(Family::gauge(gauge))
     }
 
+    /// A counter as it was last published.
+    #[must_use]
+    pub fn counter(&self, counter: Counter) -> u64 {
+        self.cell(Family::counter(counter))
+    }
+
     fn cell(&self, cell: usize) -> u64 {
         self.published.0[cell].load(Ordering::Relaxed)
     }

@@ -262,7 +262,7 @@ fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(&entry.reason.unwrap_or(u16::MAX).to_le_bytes());
     out.extend_from_slice(&entry.wall_us.to_le_bytes());
     out.extend_from_slice(&u32::try_from(entry.number).unwrap_or(u32::MAX).to_le_bytes());
-    let peer = entry.peer.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
+    let peer = entry.peer.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
     let ip = match peer.ip() {
         IpAddr::V4(v4) => v4.to_ipv6_mapped(),
         IpAddr::V6(v6) => v6,

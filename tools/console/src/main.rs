@@ -17,10 +17,6 @@ mod page;
 
 mod socket;
 
-mod row;
-
-mod ladder;
-
 mod status;
 
 mod queue;
@@ -32,6 +28,8 @@ mod spool;
 mod story;
 
 mod row;
+
+mod ladder;
 
 mod looking;
 

@@ -62,16 +62,33 @@ pub(crate) fn status(page: &mut Page, status: &Status) {
             span(status.oldest_s)
         ),
     );
+    let rates: Vec<String> = [60, 300, 900]
+        .into_iter()
+        .zip(status.accepted_lately)
+        .map(|(seconds, count): (u64, u64)| {
+            format!("{}.{}", count / seconds, count * 10 / seconds % 10)
+        })
+        .collect();
+    page.field("accepted/s", &format!("{} over 1, 5, 15 minutes", rates.join(" ")));
     let (free, all) = (size(status.spool_free_octets), size(status.spool_octets));
     page.field("spool", &format!("{free} of {all} free, durability {}", &*status.durability));
     let listeners: Vec<&str> = status.listeners.iter().map(|line| &**line).collect();
     page.field("listening", &listeners.join(", "));
+    for line in status.devices.iter() {
+        page.field("device", line);
+    }
+    for line in status.links.iter() {
+        page.field("link", line);
+    }
     for line in status.engine.iter() {
         page.field("engine", line);
     }
-    if status.cores.is_empty() {
-        return;
+    if !status.cores.is_empty() {
+        cores(page, status);
     }
+}
+
+fn cores(page: &mut Page, status: &Status) {
     page.line("");
     page.head(&CORES);
     for core in status.cores.iter() {

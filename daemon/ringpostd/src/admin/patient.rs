@@ -78,7 +78,7 @@ impl Patients {
                 (None, patient) => self.0.push((number, until_us, patient)),
                 (Some(Some(rows)), _) => ready.push((number, Reply::Rows(Box::new(rows)))),
                 (Some(None), Patient::Session(rehearsal)) => {
-                    ready.push((number, played(*rehearsal)))
+                    ready.push((number, played(*rehearsal)));
                 }
                 (Some(None), _) => {}
             }

@@ -69,6 +69,7 @@ impl House {
             }
             if collect.is_due(now_us) {
                 self.views.borrow_mut().iter_mut().for_each(|view| view.collect(now_us));
+                self.note_second();
             }
         }
     }

@@ -92,6 +92,15 @@ fn lines(text: &str) -> Vec<String> {
 
 impl House {
     pub(super) async fn config(self: &Rc<Self>, act: ConfigAct, who: Caller) -> Reply {
+        while self.ordering.replace(true) {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        let reply = self.config_alone(act, who).await;
+        self.ordering.set(false);
+        reply
+    }
+
+    async fn config_alone(self: &Rc<Self>, act: ConfigAct, who: Caller) -> Reply {
         let folder = state::folder(&self.orders.borrow().config);
         let done = match act {
             ConfigAct::Show(number) => self.config_shown(&folder, number),

@@ -155,7 +155,7 @@ mod tests {
 
     fn config(name: &str) -> AdminConfig {
         let path = std::env::temp_dir().join(format!("console-{name}-{}", std::process::id()));
-        AdminConfig { socket: Some(path), uids: Vec::new() }
+        AdminConfig { socket: Some(path), uids: Vec::new(), state: None }
     }
 
     #[test]

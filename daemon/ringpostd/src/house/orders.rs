@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use control::{Accepting, Act, Failure, FailureCode, QueueAct, Reply, Request, Rows, Rule, Text};
 
-use super::limits::ACT_WAIT;
+use super::limits::{ACT_WAIT, POST_AGAIN};
 use super::state::{self, Caller};
 use super::{House, questions};
 use crate::post::{Orders, ToCore};
@@ -56,6 +56,16 @@ impl House {
 
     /// Gives or takes back one.
     pub(super) async fn rule(&self, rule: Rule, who: Caller) -> Reply {
+        // One at a time: each begins with what the one before left.
+        while self.ordering.replace(true) {
+            tokio::time::sleep(POST_AGAIN).await;
+        }
+        let reply = self.rule_alone(rule, who).await;
+        self.ordering.set(false);
+        reply
+    }
+
+    async fn rule_alone(&self, rule: Rule, who: Caller) -> Reply {
         let old = Arc::clone(&self.orders.borrow());
         let new = match old.rules.with(&rule, engine::wall_us() / SECOND_US) {
             Ok(new) => new,
@@ -159,7 +169,7 @@ impl House {
                 lines.push("accepting is suspended: clients hear 421".to_owned());
             }
             Accepting::Closed => {
-                lines.push("accepting is suspended: the port is closed".to_owned())
+                lines.push("accepting is suspended: the port is closed".to_owned());
             }
         }
         if !rules.delivering {

@@ -22,7 +22,7 @@ use super::console::{self, Console};
 use super::limits::{ACT_WAIT, CONSOLES_MAX, PAGES_MAX};
 use super::reload::{self, Prepared};
 use super::state::Caller;
-use super::{House, lookups, page, questions};
+use super::{House, lookups, machine, page, questions};
 
 /// Rest after an accept that failed: descriptors may come back.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -252,6 +252,10 @@ impl House {
         let page = page.map(|address| Text::cut(&format!("metrics {address}")));
         status.listeners = List::cut(lines.chain(page));
         status.spool_octets = facts.spool_octets;
+        status.accepted_lately = self.accepted_lately();
+        let lines = |lines: Vec<String>| List::cut(lines.iter().map(|line| Text::cut(line)));
+        status.devices = lines(machine::devices(&config.spool.places));
+        status.links = lines(machine::links());
         status.engine = List::cut(facts.engine.iter().map(|line| Text::cut(line)));
     }
 

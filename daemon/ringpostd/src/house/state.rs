@@ -47,7 +47,7 @@ pub(super) fn save_rules(folder: &Path, rules: &Rules) -> io::Result<()> {
 /// # Errors
 /// Those of the file system.
 pub(super) fn write_whole(path: &Path, octets: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
+    let folder = path.parent().unwrap_or_else(|| Path::new("."));
     fs::create_dir_all(folder)?;
     let mut new = path.as_os_str().to_owned();
     new.push(".new");

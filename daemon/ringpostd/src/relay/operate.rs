@@ -8,6 +8,7 @@
 use control::Act;
 use hints::{Kind, What};
 use spool::id::TransactionId;
+use spool::log::ChangeError;
 use spool::record::RecipientState;
 
 use super::Relay;
@@ -243,6 +244,6 @@ impl Relay {
     }
 }
 
-fn durable<E>(result: Result<(), E>) -> Acted {
+fn durable(result: Result<(), ChangeError>) -> Acted {
     if result.is_ok() { Acted::Durable } else { Acted::Unfit }
 }
