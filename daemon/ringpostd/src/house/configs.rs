@@ -162,7 +162,8 @@ impl House {
     fn checked(&self, file: &Path) -> Result<Reply, Failure> {
         let orders = Arc::clone(&self.orders.borrow());
         let trusted = self.clock.borrow().is_trusted();
-        match reload::prepare(file, &orders, &self.tickets, trusted) {
+        let feeds = self.filter.feeds.borrow().clone();
+        match reload::prepare(file, &orders, &self.tickets, trusted, &feeds) {
             Err(problems) => Err(refuse(&problems.join("; "), "nothing was changed")),
             Ok(prepared) => {
                 let changed = reload::changes(&orders.config, &prepared.config);

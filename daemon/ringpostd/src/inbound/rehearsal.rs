@@ -4,7 +4,7 @@
 //! *Guarantees.* No hint, rate, ban, count, log line, id or mail comes of it. What the DNS says of
 //! a recipient's domain is looked up as for a client.
 //! *Limits.* What the client says fits one request of the admin tool; TLS is not offered.
-//! *Not here.* Rates and open sessions are those of real clients: they are not asked.
+//! *Not here.* DNS lists and bans, rates and open sessions are those of real clients: they are not asked.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -20,7 +20,9 @@ use super::facts;
 use crate::acl::{self, Fact, RcptFacts, Verdict, Way};
 use crate::config::any_contains;
 use crate::desk::Desk;
+use crate::dnsbl::Judged;
 use crate::events::Reason;
+use crate::xdp;
 
 /// How long a look-up is waited for.
 const LOOKUP_US_MAX: u64 = 4_000_000;
@@ -176,6 +178,14 @@ impl Part {
     }
 }
 
+/// Whether lists in files would refuse this client; DNS lists are not asked.
+fn listed(desk: &Desk, client: IpAddr) -> bool {
+    match desk.lists.judge(client, desk.wall_us / 1_000_000) {
+        Judged::Listed(finding) => xdp::at_rcpt(desk.config().xdp.mode, Some(finding)),
+        Judged::Allowed | Judged::Unlisted => false,
+    }
+}
+
 fn told(verdict: Verdict) -> String {
     match verdict {
         Verdict::Accept => "taken".to_owned(),
@@ -237,6 +247,7 @@ impl Stage<'_> {
             standing: known.standing,
             postmaster: to.is_postmaster(),
             may_relay: self.part.may_relay,
+            listed: Some(listed(self.desk, self.part.from)),
             way: facts::way(self.desk, &known.domain),
             utf8: self.part.utf8 || to.is_8bit(),
             binary: self.part.binary,
@@ -322,6 +333,7 @@ pub fn verify(desk: &Desk, address: &[u8]) -> Option<Vec<(&'static str, String)>
             standing: known.standing,
             postmaster: to.is_postmaster(),
             may_relay,
+            listed: Some(false),
             way: Some(way),
             utf8: to.is_8bit(),
             binary: false,
