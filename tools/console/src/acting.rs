@@ -61,7 +61,7 @@ pub(crate) const ROWS: [Row; 19] = [
         arguments: listed_arguments,
         request: |m| listed(m, true),
         example: &["192.0.2.1"],
-        ..row("allow", "Let an address or network in past every limit and block")
+        ..row("allow", "Let an address or network in past every limit")
     },
     Row {
         arguments: || argument("NETWORK", "As it was blocked or allowed"),

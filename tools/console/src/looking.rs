@@ -45,7 +45,7 @@ pub(crate) const ROWS: [Row; 7] = [
         },
         follow: Some(trace_on),
         example: &["192.0.2.1"],
-        ..row("trace", "Write down every line of new sessions of a network; `why` shows them")
+        ..row("trace", "Watch new sessions of a network line by line; see `why`")
     },
     Row {
         request: |_| Ok(Request::Sessions),

@@ -28,7 +28,7 @@ pub(crate) const ROWS: [Row; 6] = [
         },
         talk: Some(session),
         example: &["--from", "192.0.2.1"],
-        ..row("session", "Play a session on stdin and stdout as if from an address; no effect")
+        ..row("session", "Play a session as if from an address; nothing comes of it")
     },
     Row {
         arguments: || {
