@@ -4,7 +4,8 @@
 //! *Guarantees.* No hint, rate, ban, count, log line, id or mail comes of it. What the DNS says of
 //! a recipient's domain is looked up as for a client.
 //! *Limits.* What the client says fits one request of the admin tool; TLS is not offered.
-//! *Not here.* DNS lists and bans, rates and open sessions are those of real clients: they are not asked.
+//! *Not here.* Rates, bans, DNS lists and open sessions are those of real clients: they are not
+//! asked.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
