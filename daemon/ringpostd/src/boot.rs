@@ -186,8 +186,7 @@ fn start(
     let clock = judge_clock(&config, report.newest_wall_us, &mut journal);
     let sockets = of_cores(&config, cpus.len(), inherited)?;
     let listed = read_lists(&config, &mut journal);
-    let rules = Arc::new(load_rules(&config, &mut journal)?);
-    let orders = first_orders(config, &certificates, rules);
+    let orders = first_orders(config, &certificates, &mut journal)?;
     let (house, mail) = mailbox()?;
     let journal = Rc::new(RefCell::new(journal));
     let hints = tables.hints;
@@ -285,12 +284,13 @@ fn tell_start(
 fn first_orders(
     config: Config,
     certificates: &Certificates,
-    rules: Arc<crate::rules::Rules>,
-) -> Arc<Orders> {
+    journal: &mut Journal,
+) -> Result<Arc<Orders>, BootError> {
+    let rules = Arc::new(load_rules(&config, journal)?);
     let first = crate::xdp::first_zone(&config);
     let zones = Arc::new(Zones::new(&config.dnsbl, first, config.xdp.dnsbl_weight, None));
     let tls = certificates.store.clone();
-    Arc::new(Orders { generation: 1, config, tls, zones, rules })
+    Ok(Arc::new(Orders { generation: 1, config, tls, zones, rules }))
 }
 
 /// Reads the lists before anybody is heard.
