@@ -34,19 +34,19 @@ pub(crate) const ROWS: [Row; 11] = [
     Row {
         arguments: || vec![Arg::new("NUMBER").value_parser(value_parser!(u32))],
         request: |m| Ok(Request::Config(ConfigAct::Show(m.get_one("NUMBER").copied()))),
-        ..row("config show", "The config file, or one of the history")
+        ..row("settings show", "The config file, or one of the history")
     },
     Row {
         arguments: || argument("KEY", "KEY, SECTION.KEY or SECTION"),
         request: |m| Ok(Request::Config(ConfigAct::Explain(bounded(m, "KEY")?))),
         example: &["first_s"],
-        ..row("config explain", "What a key means, its bounds and default, what is written")
+        ..row("settings explain", "What a key means, its bounds and default, what is written")
     },
     Row {
         arguments: || argument("FILE", "A config"),
         request: |m| Ok(Request::Config(ConfigAct::Check(path(m)?))),
         example: &["mx.toml"],
-        ..row("config check", "All that speaks against a file; nothing is changed")
+        ..row("settings check", "All that speaks against a file; nothing is changed")
     },
     Row {
         arguments: || {
@@ -66,11 +66,11 @@ pub(crate) const ROWS: [Row; 11] = [
             }))
         },
         example: &["mx.toml", "--confirm", "5"],
-        ..row("config commit", "Put a file in force, as a whole or not at all")
+        ..row("settings commit", "Put a file in force, as a whole or not at all")
     },
     Row {
         request: |_| Ok(Request::Config(ConfigAct::Confirm)),
-        ..row("config confirm", "What was put in force for some minutes stays")
+        ..row("settings confirm", "What was put in force for some minutes stays")
     },
     Row {
         arguments: || vec![Arg::new("NUMBER").required(true).value_parser(value_parser!(u32))],
@@ -79,11 +79,11 @@ pub(crate) const ROWS: [Row; 11] = [
             Ok(Request::Config(ConfigAct::Rollback(number)))
         },
         example: &["1"],
-        ..row("config rollback", "Put a config of the history in force again")
+        ..row("settings rollback", "Put a config of the history in force again")
     },
     Row {
         request: |_| Ok(Request::Config(ConfigAct::History)),
-        ..row("config history", "The configs that were in force")
+        ..row("settings history", "The configs that were in force")
     },
 ];
 

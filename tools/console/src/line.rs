@@ -29,7 +29,7 @@ const MENU: [(&str, &str); 12] = [
     ("ledger", "Is any mail lost"),
     ("certificates", "Certificates and their end"),
     ("test backend", "Do the next hops answer"),
-    ("config history", "The configs that were in force"),
+    ("settings history", "The configs that were in force"),
 ];
 
 /// What the words of the command line say; `shell` alone is this module.

@@ -74,7 +74,7 @@ pub(crate) const ROWS: [Row; 6] = [
         arguments: || argument("FILE", "A config"),
         talk: Some(diff),
         example: &["mx.toml"],
-        ..row("config diff", "Lines in which a file differs from the config file in force")
+        ..row("settings diff", "Lines in which a file differs from the config file in force")
     },
 ];
 

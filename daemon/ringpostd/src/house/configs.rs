@@ -126,7 +126,7 @@ impl House {
             Some(number) => {
                 let found = kept(folder).into_iter().find(|kept| kept.number == number);
                 let none =
-                    || Failure::new(FailureCode::NotFound, "no such config", "`config history`");
+                    || Failure::new(FailureCode::NotFound, "no such config", "`settings history`");
                 found.ok_or_else(none)?.path
             }
         };
@@ -192,7 +192,7 @@ impl House {
         who: Caller,
     ) -> Result<Reply, Failure> {
         if pending(folder).is_some() {
-            let advice = "`config confirm` keeps it, `config rollback` takes it back";
+            let advice = "`settings confirm` keeps it, `settings rollback` takes it back";
             return Err(refuse("a config waits to be confirmed", advice));
         }
         let candidate = folder.join("candidate.toml");
@@ -217,9 +217,11 @@ impl House {
         let number = keep(folder, &text, &format!("uid {} {why}", who.uid)).map_err(failed)?;
         let text = if minutes > 0 {
             Rc::clone(self).take_back_later();
-            format!("config {number} is in force for {minutes} minutes: `config confirm` keeps it")
+            format!(
+                "config {number} is in force for {minutes} minutes: `settings confirm` keeps it"
+            )
         } else {
-            format!("config {number} is in force; `config rollback {before}` takes it back")
+            format!("config {number} is in force; `settings rollback {before}` takes it back")
         };
         Ok(Reply::Done { message: Text::cut(&text) })
     }
@@ -240,7 +242,7 @@ impl House {
 
     fn confirm(&self, folder: &Path, who: Caller) -> Result<Reply, Failure> {
         if pending(folder).is_none() {
-            return Err(refuse("no config waits to be confirmed", "`config history`"));
+            return Err(refuse("no config waits to be confirmed", "`settings history`"));
         }
         self.audit(who, "config confirm")?;
         fs::remove_file(folder.join(PENDING)).map_err(|error| refuse(&error.to_string(), ""))?;
@@ -259,7 +261,7 @@ impl House {
     }
 
     async fn roll_back(self: &Rc<Self>, folder: &Path, number: u32) -> Result<(), Failure> {
-        let none = || Failure::new(FailureCode::NotFound, "no such config", "`config history`");
+        let none = || Failure::new(FailureCode::NotFound, "no such config", "`settings history`");
         let kept = kept(folder).into_iter().find(|kept| kept.number == number).ok_or_else(none)?;
         let failed = |error: io::Error| refuse(&error.to_string(), "");
         let text = fs::read_to_string(&kept.path).map_err(failed)?;
