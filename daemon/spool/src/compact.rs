@@ -5,9 +5,10 @@
 //! then gathered in one free segment, and they are opened anew.
 //!
 //! *Guarantees*: all or nothing. The segment being filled bears the mark *unfinished*, and counts
-//! as empty until everything in it is durable and the mark is taken off; only then are the
-//! others reopened. A crash at any point repeats it. Its run is before that of the cores. One segment of a set that is large enough is
-//! given to no core (`recovery`), so that there is always one to gather in.
+//! as empty until everything in it is durable and the mark is taken off; only then are the others
+//! reopened. A crash at any point repeats it. Its run is before that of the cores. One segment of
+//! a set that is large enough is given to no core (`recovery`), so that there is always one to
+//! gather in.
 //!
 //! *Limits*: one segment is filled at a time. What does not fit, does not check, or keeps an older
 //! copy from coming back stays where it is.
