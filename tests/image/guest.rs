@@ -36,6 +36,8 @@ pub(crate) enum Start {
     Firmware,
     /// The same, and the firmware starts only what is signed.
     SecureBoot,
+    /// The oldest kernel and nothing of the image but the daemon (`floor`).
+    Floor,
 }
 
 /// A running guest. Dropped, it is killed.
@@ -53,30 +55,26 @@ pub(crate) struct Guest {
 impl Guest {
     /// Boots a disk, with further words for QEMU.
     pub(crate) fn start(folder: &Folder, disk: &Path, start: Start, more: &[String]) -> Self {
-        let drive =
-            ["-drive".to_owned(), format!("if=none,id=d,format=raw,file={}", disk.display())];
-        Self::start_on(folder, &drive, start, more)
-    }
-
-    /// Boots a disk whose writes are all logged in a file (`cuts`).
-    pub(crate) fn start_logged(folder: &Folder, disk: &Path, log: &Path, start: Start) -> Self {
-        let file = File::create(log).expect("room for the log");
-        file.set_len(16 << 30).expect("a sparse file");
-        let node = |text: String| ["-blockdev".to_owned(), text];
         let drive = [
-            node(format!("driver=file,node-name=f,filename={}", disk.display())),
-            node("driver=raw,node-name=r,file=f".to_owned()),
-            node(format!("driver=file,node-name=l,filename={}", log.display())),
-            node(
-                "driver=blklogwrites,node-name=d,file=r,log=l,log-sector-size=512,\
-                 log-super-update-interval=1"
-                    .to_owned(),
-            ),
+            "-drive".to_owned(),
+            format!("if=none,id=d,format=raw,file={}", disk.display()),
+            "-device".to_owned(),
+            "virtio-blk-pci,drive=d,bootindex=1".to_owned(),
         ];
-        Self::start_on(folder, &drive.concat(), start, &[])
+        Self::start_on(folder, &[&drive, more].concat(), start)
     }
 
-    fn start_on(folder: &Folder, drive: &[String], start: Start, more: &[String]) -> Self {
+    /// Boots a disk whose writes are all logged in a file (`record`).
+    pub(crate) fn start_logged(folder: &Folder, disk: &Path, log: &Path, start: Start) -> Self {
+        Self::start_on(folder, &logged(disk, log, "d"), start)
+    }
+
+    /// Boots the oldest kernel with the user space that `floor` made in the folder.
+    pub(crate) fn start_floor(folder: &Folder, drives: &[String]) -> Self {
+        Self::start_on(folder, drives, Start::Floor)
+    }
+
+    fn start_on(folder: &Folder, drives: &[String], start: Start) -> Self {
         let mail = free_port();
         let monitor = folder.path("monitor");
         let _ = std::fs::remove_file(&monitor);
@@ -86,13 +84,13 @@ impl Guest {
         qemu.args(["-machine", "q35", "-accel", &accel, "-cpu", "max", "-m", "512", "-smp", "2"]);
         qemu.args(["-display", "none", "-serial", "stdio", "-nodefaults"]);
         qemu.args(["-monitor", &format!("unix:{},server=on,wait=off", monitor.display())]);
-        qemu.args(drive);
-        qemu.args(["-device", "virtio-blk-pci,drive=d,bootindex=1", "-device", "virtio-rng-pci"]);
+        qemu.args(drives);
+        qemu.args(["-device", "virtio-rng-pci"]);
         qemu.args(["-device", "i6300esb", "-action", "watchdog=reset"]);
         qemu.args(["-netdev", &format!("user,id=n,hostfwd=tcp:{mail}-:25")]);
         qemu.args(["-device", "virtio-net-pci,netdev=n,mac=52:54:00:12:34:56,romfile="]);
         firmware(&mut qemu, folder, start);
-        qemu.args(more).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        qemu.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut child = qemu.spawn().expect("qemu-system-x86_64 is installed");
         let serial = BufReader::new(child.stdout.take().expect("stdout is piped"));
         let (to, lines) = channel();
@@ -170,6 +168,12 @@ impl Guest {
         }
     }
 
+    /// Cuts the power.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
     /// Presses the power button and waits for the end.
     pub(crate) fn power_off(mut self) -> String {
         self.command("system_powerdown");
@@ -182,8 +186,7 @@ impl Guest {
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
         if std::thread::panicking() {
             self.said.extend(self.lines.try_iter());
             eprintln!("the guest said:\n{}", self.said());
@@ -191,14 +194,41 @@ impl Drop for Guest {
     }
 }
 
+/// A disk whose writes are all logged in a file, as QEMU's words; the first one is booted from.
+pub(crate) fn logged(disk: &Path, log: &Path, name: &str) -> Vec<String> {
+    let file = File::create(log).expect("room for the log");
+    file.set_len(16 << 30).expect("a sparse file");
+    let boot = if name == "d" { ",bootindex=1" } else { "" };
+    let nodes = [
+        format!("driver=file,node-name=f{name},filename={}", disk.display()),
+        format!("driver=raw,node-name=r{name},file=f{name}"),
+        format!("driver=file,node-name=l{name},filename={}", log.display()),
+        format!(
+            "driver=blklogwrites,node-name={name},file=r{name},log=l{name},log-sector-size=512,\
+             log-super-update-interval=1"
+        ),
+    ];
+    let mut words: Vec<String> =
+        nodes.into_iter().flat_map(|node| ["-blockdev".to_owned(), node]).collect();
+    words.push("-device".to_owned());
+    words.push(format!("virtio-blk-pci,drive={name},serial={name}{boot}"));
+    words
+}
+
+/// What the machine starts: a kernel, or its firmware.
 fn firmware(qemu: &mut Command, folder: &Folder, start: Start) {
-    if matches!(start, Start::Direct | Start::Debug) {
-        let image =
-            if start == Start::Debug { super::stage::debug() } else { super::stage::image() };
+    let beside = |image: &Path| {
         let line = std::fs::read_to_string(image.with_extension("cmdline")).expect("built");
-        qemu.arg("-kernel").arg(image.with_extension("kernel"));
-        qemu.arg("-initrd").arg(image.with_extension("initramfs"));
-        qemu.args(["-append", &line]);
+        Some((image.with_extension("kernel"), image.with_extension("initramfs"), line))
+    };
+    let parts = match start {
+        Start::Direct => beside(super::stage::image()),
+        Start::Debug => beside(super::stage::debug()),
+        Start::Floor => Some(super::floor::parts(folder)),
+        Start::Firmware | Start::SecureBoot => None,
+    };
+    if let Some((kernel, initramfs, line)) = parts {
+        qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs).args(["-append", &line]);
         return;
     }
     let secure = start == Start::SecureBoot;

@@ -5,8 +5,14 @@
 //! test with everything it said.
 //! *Failure.* A failed test keeps its folder and prints where it is.
 
-mod guest;
+mod record;
 mod stage;
+
+mod floor;
+
+mod guest;
+
+mod load;
 
 mod boot;
 mod build;

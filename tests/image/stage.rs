@@ -45,6 +45,12 @@ pub(crate) fn xtask(words: &[&str]) -> Result<String, String> {
     }
 }
 
+/// What outlives a clone.
+pub(crate) fn cache() -> PathBuf {
+    let home = || Path::new(&std::env::var_os("HOME").expect("a home")).join(".cache/ringpost");
+    std::env::var_os("RINGPOST_CACHE").map_or_else(home, PathBuf::from)
+}
+
 fn text(path: &Path) -> &str {
     path.to_str().expect("test folders have plain names")
 }
