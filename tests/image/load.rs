@@ -1,7 +1,7 @@
 //! Many clients at once that note, at each 250, how far the disks' logs had come.
 //!
-//! *Limits*: they connect one after the other. QEMU's user network keeps one connection waiting: of
-//! many that come at once some are lost without a word, and who waits for a greeting waits for ever.
+//! *Limits*: they connect one after the other. QEMU's user network keeps one connection waiting:
+//! of many that come at once some are lost without a word, and wait for a greeting for ever.
 
 use std::fs::File;
 use std::net::SocketAddr;
