@@ -1,7 +1,9 @@
-//! A DNS server with the answers a test gives it: UDP, the question echoed as it was asked.
+//! A DNS server with the answers a test gives it, over UDP and TCP, the question echoed as it was
+//! asked; and lies.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex};
 
 /// An answer.
@@ -9,8 +11,26 @@ use std::sync::{Arc, Mutex};
 pub(crate) enum Data {
     Address(IpAddr),
     Mx(u16, &'static str),
+    Text(&'static [u8]),
     /// SERVFAIL for every question about the name.
     Trouble,
+    /// Beside the name's other answers, over UDP.
+    Lies(Lie),
+}
+
+/// What is said over UDP instead of the truth, or before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lie {
+    /// The opposite of the truth under another id, then the truth.
+    Id,
+    /// The opposite of the truth about another name, then the truth.
+    Question,
+    /// That it does not fit into a datagram.
+    Truncated,
+    /// The same, and nothing over TCP.
+    Closed,
+    /// Nothing at all.
+    Silence,
 }
 
 impl Data {
@@ -19,7 +39,8 @@ impl Data {
             Self::Address(IpAddr::V4(_)) => 1,
             Self::Address(IpAddr::V6(_)) => 28,
             Self::Mx(..) => 15,
-            Self::Trouble => 0,
+            Self::Text(_) => 16,
+            Self::Trouble | Self::Lies(_) => 0,
         }
     }
 
@@ -28,7 +49,11 @@ impl Data {
             Self::Address(IpAddr::V4(ip)) => ip.octets().to_vec(),
             Self::Address(IpAddr::V6(ip)) => ip.octets().to_vec(),
             Self::Mx(preference, host) => [&preference.to_be_bytes()[..], &name(host)].concat(),
-            Self::Trouble => Vec::new(),
+            Self::Text(text) => {
+                let octets = u8::try_from(text.len()).expect("one string");
+                [&[octets], *text].concat()
+            }
+            Self::Trouble | Self::Lies(_) => Vec::new(),
         }
     }
 }
@@ -44,7 +69,7 @@ pub(crate) struct Dns {
 
 impl Dns {
     pub(crate) fn start(records: &[(&str, Data)]) -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        let (socket, listener) = sockets();
         let dns = Self {
             address: socket.local_addr().expect("bound"),
             zone: Arc::default(),
@@ -59,8 +84,16 @@ impl Dns {
             while let Ok((octets, from)) = socket.recv_from(&mut room) {
                 let Some(question) = Question::read(&room[..octets]) else { continue };
                 asked.lock().expect("no thread died").push((question.name.clone(), question.kind));
-                let reply = question.answer(&zone.lock().expect("no thread died"));
-                let _ = socket.send_to(&reply, from);
+                for reply in question.datagrams(&zone.lock().expect("no thread died")) {
+                    let _ = socket.send_to(&reply, from);
+                }
+            }
+        });
+        let zone = Arc::clone(&dns.zone);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let zone = Arc::clone(&zone);
+                std::thread::spawn(move || over_tcp(stream, &zone));
             }
         });
         dns
@@ -84,6 +117,40 @@ impl Dns {
     /// The section of the config that names it.
     pub(crate) fn section(&self) -> String {
         format!("[resolver]\nservers = [\"{}\"]\n", self.address)
+    }
+}
+
+/// Both on one port.
+fn sockets() -> (UdpSocket, TcpListener) {
+    loop {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        let address = socket.local_addr().expect("bound");
+        if let Ok(listener) = TcpListener::bind(address) {
+            return (socket, listener);
+        }
+    }
+}
+
+/// Answers what comes on one connection (RFC 1035 4.2.2).
+fn over_tcp(mut stream: TcpStream, zone: &Mutex<Zone>) {
+    let mut length = [0; 2];
+    while stream.read_exact(&mut length).is_ok() {
+        let mut packet = vec![0; usize::from(u16::from_be_bytes(length))];
+        if stream.read_exact(&mut packet).is_err() {
+            return;
+        }
+        let Some(question) = Question::read(&packet) else { return };
+        let reply = {
+            let zone = zone.lock().expect("no thread died");
+            if question.lie(&zone) == Some(Lie::Closed) {
+                return;
+            }
+            question.answer(&zone)
+        };
+        let length = u16::try_from(reply.len()).expect("short").to_be_bytes();
+        if stream.write_all(&[&length, &*reply].concat()).is_err() {
+            return;
+        }
     }
 }
 
@@ -112,9 +179,45 @@ impl Question {
         Some(Self { id: [packet[0], packet[1]], name: labels.join("."), kind, octets })
     }
 
+    fn lie(&self, zone: &Zone) -> Option<Lie> {
+        zone.get(&self.name)?.iter().find_map(|data| match data {
+            Data::Lies(lie) => Some(*lie),
+            _ => None,
+        })
+    }
+
+    /// The answers over UDP, one after the other.
+    fn datagrams(&self, zone: &Zone) -> Vec<Vec<u8>> {
+        let truth = self.answer(zone);
+        let Some(lie) = self.lie(zone) else { return vec![truth] };
+        let listed = zone[&self.name].iter().any(|data| data.kind() == self.kind);
+        let opposite =
+            if listed { Vec::new() } else { vec![Data::Address(IpAddr::from([127, 0, 0, 2]))] };
+        let false_zone = Zone::from([(self.name.clone(), opposite)]);
+        let mut false_answer = self.answer(&false_zone);
+        match lie {
+            Lie::Id => {
+                false_answer[1] ^= 1;
+                vec![false_answer, truth]
+            }
+            Lie::Question => {
+                // The first octet of the name: a length, then its first letter.
+                false_answer[13] = if false_answer[13] == b'9' { b'8' } else { b'9' };
+                vec![false_answer, truth]
+            }
+            Lie::Truncated | Lie::Closed => {
+                let mut cut = self.answer(&Zone::from([(self.name.clone(), Vec::new())]));
+                cut[2] |= 2;
+                vec![cut]
+            }
+            Lie::Silence => Vec::new(),
+        }
+    }
+
     fn answer(&self, zone: &Zone) -> Vec<u8> {
         let none = Vec::new();
-        let records = zone.get(&self.name);
+        let only_lies = |all: &&Vec<Data>| all.iter().any(|data| !matches!(data, Data::Lies(_)));
+        let records = zone.get(&self.name).filter(|all| all.is_empty() || only_lies(all));
         let trouble = records.is_some_and(|all| all.iter().any(|r| matches!(r, Data::Trouble)));
         let code = if trouble { 2 } else { u8::from(records.is_none()) * 3 };
         let fitting: Vec<&Data> =

@@ -13,7 +13,7 @@ use super::client::Client;
 use super::dns::{Data, Dns};
 use super::programs::{Daemon, Folder, Setup};
 
-fn setup(more: &str) -> Setup {
+pub(super) fn setup(more: &str) -> Setup {
     let mut setup = Setup::new(Backend::start(Manners::default()).address);
     setup.listener =
         "tls = \"none\"\nproxy = \"require\"\nproxy_peers = [\"127.0.0.0/8\"]\n".to_owned();
@@ -22,7 +22,7 @@ fn setup(more: &str) -> Setup {
 }
 
 /// A client of this address up to the greeting, which is given back.
-fn arrive(daemon: &Daemon, address: &str) -> (Client, String) {
+pub(super) fn arrive(daemon: &Daemon, address: &str) -> (Client, String) {
     let mut client = Client::connect_silent(daemon.address);
     let (family, ours) =
         if address.contains(':') { ("TCP6", "2001:db8::25") } else { ("TCP4", "198.51.100.2") };
@@ -32,7 +32,7 @@ fn arrive(daemon: &Daemon, address: &str) -> (Client, String) {
 }
 
 /// A client up to the reply to RCPT.
-fn rcpt(daemon: &Daemon, address: &str, to: &str) -> String {
+pub(super) fn rcpt(daemon: &Daemon, address: &str, to: &str) -> String {
     let (mut client, greeting) = arrive(daemon, address);
     assert!(greeting.starts_with("220 "), "{address}: {greeting}");
     client.expect("EHLO client.example.net", "250");
@@ -43,14 +43,14 @@ fn rcpt(daemon: &Daemon, address: &str, to: &str) -> String {
 }
 
 /// What `ringpost xdp` says, by name.
-fn said(daemon: &Daemon, words: &[&str]) -> Vec<(String, String)> {
+pub(super) fn said(daemon: &Daemon, words: &[&str]) -> Vec<(String, String)> {
     let answer = daemon.ask(&[&["xdp"], words].concat());
     let lines = answer["lines"].as_array().cloned().unwrap_or_default();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     lines.iter().map(|line| (text(&line["name"]), text(&line["value"]))).collect()
 }
 
-fn has(lines: &[(String, String)], name: &str, part: &str) -> bool {
+pub(super) fn has(lines: &[(String, String)], name: &str, part: &str) -> bool {
     lines.iter().any(|(n, value)| n == name && value.contains(part))
 }
 
@@ -260,6 +260,98 @@ fn an_early_talker_is_banned_by_local_evidence() {
     assert!(has(&said(&daemon, &["look", "192.0.2.9"]), "ban by", "local evidence"));
     let (_, greeting) = arrive(&daemon, "192.0.2.9");
     assert!(greeting.contains("refused too often"), "{greeting}");
+    assert!(daemon.stop().success());
+}
+
+/// Clients of one test's own, each of another network.
+fn misbehaves(daemon: &Daemon, address: &str, lines: &[&str], code: &str) {
+    let (mut client, greeting) = arrive(daemon, address);
+    assert!(greeting.starts_with("220 "), "{address}: {greeting}");
+    client.expect("EHLO client.example.net", "250");
+    for line in lines {
+        let reply = client.say(line);
+        if reply.starts_with("421 ") || reply.is_empty() {
+            return;
+        }
+        assert!(reply.starts_with(code) || line.starts_with("MAIL"), "{line}: {reply}");
+    }
+}
+
+#[test]
+fn harvesters_and_floods_of_commands_are_banned_up_to_their_ceiling() {
+    let mode = "[xdp]\nmode = \"drop\"\nevidence = 30\nevidence_ceiling = \"answer\"\n";
+    let folder = Folder::new("ladder-harvest");
+    fs::write(folder.path("known"), "ann@example.org\n").expect("written");
+    let mut setup = setup(mode);
+    let file = folder.path("known");
+    setup.policy =
+        format!("relay_domains = [\"example.org\"]\nrecipients_file = \"{}\"\n", file.display());
+    let mut daemon = Daemon::start_in(folder, setup);
+    let names: Vec<String> = (0..20).map(|n| format!("RCPT TO:<u{n}@example.org>")).collect();
+    let mut harvest = vec!["MAIL FROM:<a@client.example.net>"];
+    harvest.extend(names.iter().map(String::as_str));
+    let flood = ["XYZZY"; 20];
+    for (client, lines, code) in
+        [("192.0.2.31", &harvest[..], "550 5.1.1"), ("192.0.2.41", &flood[..], "500 ")]
+    {
+        misbehaves(&daemon, client, lines, code);
+        // What one session may do wrong is not enough: a typing error bans nobody.
+        assert!(has(&said(&daemon, &["look", client]), "ban", "none"), "{client}");
+        for _ in 0..8 {
+            if arrive(&daemon, client).1.starts_with("220 ") {
+                misbehaves(&daemon, client, lines, code);
+            }
+        }
+        daemon.until("a ban", |daemon| has(&said(daemon, &["look", client]), "ban", "answer"));
+        let look = said(&daemon, &["look", client]);
+        assert!(has(&look, "ban by", "local evidence"), "{look:?}");
+        let left = &look.iter().find(|(name, _)| name == "ban").expect("there").1;
+        let left_s: u32 = left.split(' ').nth(2).and_then(|n| n.parse().ok()).expect("seconds");
+        assert!((1..=300).contains(&left_s), "{left}");
+        assert!(arrive(&daemon, client).1.contains("refused too often"), "{client}");
+    }
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn who_delivered_mail_lately_is_heard_however_often_it_is_refused() {
+    let mode = "[xdp]\nmode = \"answer\"\nrepeats = 1\n";
+    let mut daemon = Daemon::start_in(folder("ladder-good"), setup(&format!("{mode}{LISTS}")));
+    let (mut client, _) = arrive(&daemon, "192.0.2.99");
+    client.expect("EHLO client.example.net", "250");
+    client.deliver("a@client.example.net", &["ann@example.org"], "Subject: x\r\n\r\nx\r\n");
+    client.expect("QUIT", "221");
+    daemon.until("the note", |d| has(&said(d, &["look", "192.0.2.99"]), "mail taken", "s ago"));
+    fs::write(daemon.folder.path("bots"), "192.0.2.99\n192.0.2.98\n").expect("written");
+    daemon.until("the list", |d| has(&said(d, &["look", "192.0.2.99"]), "list", "bots"));
+    for client in ["192.0.2.98", "192.0.2.99"] {
+        assert!(rcpt(&daemon, client, "ann@example.org").contains("by bots"), "{client}");
+    }
+    daemon.until("a ban", |d| has(&said(d, &["look", "192.0.2.98"]), "ban", "answer"));
+    for _ in 0..3 {
+        assert!(rcpt(&daemon, "192.0.2.99", "ann@example.org").contains("by bots"));
+    }
+    assert!(has(&said(&daemon, &["look", "192.0.2.99"]), "ban", "none"));
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn only_a_part_of_all_clients_is_banned_at_once() {
+    let mode = "[xdp]\nmode = \"answer\"\nrepeats = 1\nbanned_percent_max = 10\n";
+    let folder = folder("ladder-fuse");
+    fs::write(folder.path("bots"), "203.0.113.0/24\n").expect("written");
+    let lists = "[[list]]\nname = \"bots\"\nfile = \"{folder}/bots\"\n";
+    let mut daemon = Daemon::start_in(folder, setup(&format!("{mode}{lists}")));
+    for n in 1..=105 {
+        assert!(rcpt(&daemon, &format!("203.0.113.{n}"), "ann@example.org").contains("by bots"));
+    }
+    daemon.line_with(&["ALARM", "100 clients are banned, as many as may be", "banned_percent_max"]);
+    let status = said(&daemon, &["status"]);
+    let bans = &status.iter().find(|(name, _)| name == "bans").expect("counted").1;
+    // What is under way between cores while they are counted may come on top.
+    assert!((100..105).contains(&bans.parse::<u32>().expect("a number")), "{bans}");
+    assert!(rcpt(&daemon, "203.0.113.105", "ann@example.org").contains("by bots"), "still heard");
+    assert!(arrive(&daemon, "203.0.113.1").1.contains("refused too often"));
     assert!(daemon.stop().success());
 }
 

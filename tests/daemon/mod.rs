@@ -13,6 +13,7 @@ pub(crate) mod wire;
 
 mod config;
 mod dialogs;
+mod dnsbl;
 mod engine;
 mod hints;
 mod ladder;

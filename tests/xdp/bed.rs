@@ -118,7 +118,7 @@ pub(crate) fn settings(interfaces: &[&str], mode: Action) -> Settings {
 
 pub(crate) fn listing(action: Action) -> Listing {
     let list = if action == Action::Drop { 2 } else { 1 };
-    Listing { expires_s: 0, id: 0x1234_abcd, reason: 5, action, list, flags: 0 }
+    Listing { expires_s: 0, id: 0x1234_abcd, reason: 5, action, list }
 }
 
 pub(crate) fn words(address: IpAddr) -> Address {

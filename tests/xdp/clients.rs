@@ -9,6 +9,7 @@ use ebpf_common::entry::Action;
 use gate::{Gate, Table, monotonic_s};
 
 use super::bed::{Bed, Lists, able, accept, bans, count, enter, listing, run, settings};
+use crate::peers::{Peer, Software, Tool, run_tool};
 
 /// A bed whose client is listed for the answer, filter attached.
 fn answered() -> (Bed, Gate) {
@@ -97,6 +98,39 @@ fn smtplib_and_swaks_report_the_reason() {
     let (taken, text) = bed.client("swaks", &arguments);
     assert!(!taken, "{text}");
     assert!(text.contains("<** 554 5.7.1 [") && text.contains("(id 1234ABCD)"), "{text}");
+}
+
+/// A mail server's queue, not a library: its log has the line as it was read.
+#[test]
+fn a_postfix_logs_the_whole_line_and_keeps_its_mail() {
+    if !able() {
+        return;
+    }
+    let (bed, gate) = answered();
+    for (server, client) in
+        [("10.77.0.1:25", "10.77.0.2"), ("[fd77::1]:25", "fd77:0000:0000:0000:0000:0000:0000:0002")]
+    {
+        let said = in_client(&bed, || {
+            let relay = Some(server.parse().expect("an address"));
+            let both = ["inet_protocols=all"];
+            let peer = Peer::start(Software::Postfix, "here.test", relay, &both);
+            let address = peer.address().to_string();
+            let mail = ["-m", "1", "-f", "a@here.test", "-t", "b@example.org", &address];
+            run_tool(Tool::SmtpSource, &mail);
+            loop {
+                let log = peer.log();
+                if let Some(line) = log.lines().find(|line| line.contains("status=")) {
+                    return line.to_owned();
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        assert!(said.contains("status=deferred"), "{said}");
+        assert!(said.contains(&format!("refused to talk to me: 554 5.7.1 [{client}] ")), "{said}");
+        let why = "listed by Example; see https://mx.example.net/why";
+        assert!(said.contains(why) && said.contains("(id 1234ABCD)"), "{said}");
+    }
+    assert!(count(&gate, "finished") >= 2);
 }
 
 #[test]

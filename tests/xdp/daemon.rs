@@ -153,6 +153,36 @@ fn a_first_contact_is_heard_and_a_repeat_is_answered_by_the_filter() {
     assert_eq!(heard(&bed, "10.77.0.1:25"), Err(ErrorKind::ConnectionRefused), "detached");
 }
 
+#[test]
+fn the_operators_orders_reach_the_filter() {
+    if !able() {
+        return;
+    }
+    let bed = Bed::new();
+    let mut daemon = start("xdp-orders", "mode = \"answer\"\n", &[]);
+    is_on(&mut daemon);
+    daemon.ask(&["block", "10.77.0.0/24", "--why", "a flood"]);
+    let in_filter =
+        |d: &Daemon, what: &str| has(&said(d, &["look", "10.77.0.2"]), "in the filter", what);
+    daemon.until("the order", |d| in_filter(d, "network of operator: answer"));
+    let before = own_sessions(&daemon);
+    let line = heard(&bed, "10.77.0.1:25").expect("answered");
+    assert!(line.starts_with("554 5.7.1 [10.77.0.2] "), "{line}");
+    assert!(line.contains(" listed by operator; "), "{line}");
+    assert_eq!(own_sessions(&daemon), before, "the daemon heard nobody");
+    // Allow wins, there as here.
+    daemon.ask(&["allow", "10.77.0.2"]);
+    daemon.until("the other order", |d| in_filter(d, "allowed network of operator"));
+    assert!(heard(&bed, "10.77.0.1:25").expect("heard").starts_with("220 "));
+    daemon.ask(&["unblock", "10.77.0.2"]);
+    daemon.until("its end", |d| !in_filter(d, "allowed network"));
+    assert!(heard(&bed, "10.77.0.1:25").expect("answered").starts_with("554 5.7.1 "));
+    daemon.ask(&["unblock", "10.77.0.0/24"]);
+    daemon.until("the end", |d| !in_filter(d, "operator"));
+    assert!(heard(&bed, "10.77.0.1:25").expect("heard").starts_with("220 "));
+    assert!(daemon.stop().success());
+}
+
 /// Sessions that this daemon has begun.
 fn own_sessions(daemon: &Daemon) -> String {
     let page = String::from_utf8(daemon.tool(&["metrics"]).stdout).expect("text");

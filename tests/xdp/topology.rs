@@ -14,15 +14,19 @@ const SWITCH: &str = r#"
 import fcntl, os, socket, struct, sys
 tun = os.open("/dev/net/tun", os.O_RDWR)
 fcntl.ioctl(tun, 0x400454ca, struct.pack("16sH22x", b"switch", 0x1001))
-gue = sys.argv[1] == "gue"
-kind, number = (socket.SOCK_DGRAM, 0) if gue else (socket.SOCK_RAW, 4)
-out = socket.socket(socket.AF_INET, kind, number)
-head = bytes([0, 4, 0, 0]) if gue else b""
+gue, end = sys.argv[1] == "gue", sys.argv[2]
+family = socket.AF_INET6 if ":" in end else socket.AF_INET
+outs = {}
+for version, number in ((4, 4), (6, 41)):
+    out = socket.socket(family, *((socket.SOCK_DGRAM, 0) if gue else (socket.SOCK_RAW, number)))
+    outs[version] = (out, bytes([0, number, 0, 0]) if gue else b"")
 print("READY", flush=True)
 while True:
     packet = os.read(tun, 2000)
-    if packet[0] >> 4 == 4:
-        out.sendto(head + packet, ("10.77.0.1", 6080 if gue else 0))
+    out, head = outs[packet[0] >> 4]
+    # The kernel of the switch has words of its own to say on a new interface.
+    if packet[0] >> 4 == 4 or packet[6] == 6:
+        out.sendto(head + packet, (end, 6080 if gue else 0))
 "#;
 
 struct Switch(Child);
@@ -35,19 +39,22 @@ impl Drop for Switch {
 }
 
 impl Switch {
-    fn start(bed: &Bed, how: &str) -> Self {
+    /// In front of 10.99.0.1 and fd99::1; `end` is where its tunnel leads.
+    fn start(bed: &Bed, how: &str, end: &str) -> Self {
         let client = &bed.names.client;
         run(&format!("ip -n {} addr add 10.99.0.1/32 dev lo", bed.names.server));
+        run(&format!("ip -n {} addr add fd99::1/128 dev lo nodad", bed.names.server));
         run(&format!("ip -n {client} tuntap add dev switch mode tun"));
         run(&format!("ip -n {client} link set switch up"));
         run(&format!("ip -n {client} route add 10.99.0.1/32 dev switch src 10.77.0.2"));
+        run(&format!("ip -n {client} route add fd99::1/128 dev switch src fd77::2"));
         // The answer comes by another interface than the one the question left by.
         for name in ["all", "rp1", "switch"] {
             let set = format!("net.ipv4.conf.{name}.rp_filter=0");
             run(&format!("ip netns exec {client} sysctl -q -w {set}"));
         }
         let mut child = Command::new("ip")
-            .args(["netns", "exec", client, "python3", "-c", SWITCH, how])
+            .args(["netns", "exec", client, "python3", "-c", SWITCH, how, end])
             .stdout(Stdio::piped())
             .spawn()
             .expect("python3 is there");
@@ -57,37 +64,48 @@ impl Switch {
     }
 }
 
-fn behind(how: &str, tunnel: Tunnel) {
+/// Clients of both families behind a switch whose tunnel is of this one.
+fn behind(how: &str, tunnel: Tunnel, end: &str) {
     let bed = Bed::new();
-    let _switch = Switch::start(&bed, how);
+    let _switch = Switch::start(&bed, how, end);
     let mut gate = Gate::load(None).expect("loaded");
-    Lists::default().add(Table::Hosts4, "10.77.0.2/32", Action::Answer).swap(&mut gate);
-    let ends = vec!["10.77.0.1".parse().expect("an address")];
+    Lists::default()
+        .add(Table::Hosts4, "10.77.0.2/32", Action::Answer)
+        .add(Table::Hosts6, "fd77::/64", Action::Answer)
+        .swap(&mut gate);
+    let ends = vec![end.parse().expect("an address")];
     let settings = Settings { tunnel, ends, ..settings(&["rp0"], Action::Answer) };
     gate.attach(&settings).expect("attached");
     accept(&gate, 3600);
-    let whole = in_client(&bed, || {
-        (0..200)
-            .filter(|n| {
-                let line = hear("10.99.0.1", n % 2 == 0).expect("answered");
-                line.starts_with("554 5.7.1 [10.77.0.2] ") && line.ends_with("(id 1234ABCD)\r\n")
-            })
-            .count()
-    });
-    assert_eq!(whole, 200);
-    assert!(count(&gate, "answered") >= 200 && count(&gate, "no_way") == 0);
+    for (server, client) in
+        [("10.99.0.1", "10.77.0.2"), ("fd99::1", "fd77:0000:0000:0000:0000:0000:0000:0002")]
+    {
+        let whole = in_client(&bed, || {
+            (0..200)
+                .filter(|n| {
+                    let line = hear(server, n % 2 == 0).expect("answered");
+                    line.starts_with(&format!("554 5.7.1 [{client}] "))
+                        && line.ends_with("(id 1234ABCD)\r\n")
+                })
+                .count()
+        });
+        assert_eq!(whole, 200, "{client} by {end}");
+    }
+    assert!(count(&gate, "answered") >= 400 && count(&gate, "no_way") == 0);
 }
 
 #[test]
 fn clients_behind_an_ipip_tunnel_read_the_whole_line() {
     if able() {
-        behind("ipip", Tunnel::Ipip);
+        behind("ipip", Tunnel::Ipip, "10.77.0.1");
+        behind("ipip", Tunnel::Ipip, "fd77::1");
     }
 }
 
 #[test]
 fn clients_behind_a_gue_tunnel_read_the_whole_line() {
     if able() {
-        behind("gue", Tunnel::Gue(6080));
+        behind("gue", Tunnel::Gue(6080), "10.77.0.1");
+        behind("gue", Tunnel::Gue(6080), "fd77::1");
     }
 }

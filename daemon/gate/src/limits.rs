@@ -20,6 +20,6 @@ pub const EVENTS_MAX: usize = 512;
 
 /// Number of the maps' layout; part of the folder they are pinned in. Raise it with any change
 /// of a key, a value or a size in `ebpf-common`.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 const _: () = assert!(KEY_LIFE_S > 4 * ebpf_common::limits::EPOCH_S);

@@ -21,7 +21,8 @@ pub struct Status {
     /// SYNs in the two commonest of 256 classes of sources, per mille of all.
     pub spread_permille: u32,
     /// What each table says of the address that was asked for: 1 ban, 2 host, 3 network,
-    /// 4 allowed network; with hits and the second of the last.
+    /// 4 allowed network; with hits and the second of the last. Hits of hosts are not kept: one
+    /// if an event told of it.
     pub found: Vec<(u8, Listing, u32, u32)>,
     /// Sampled SYNs since the last status, the oldest first.
     pub events: Vec<Event>,

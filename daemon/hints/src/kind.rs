@@ -25,6 +25,8 @@ pub enum Kind {
     Pass = 9,
     /// A client that is turned away without being heard.
     Ban = 10,
+    /// A client whose mail was taken lately.
+    Delivered = 11,
     /// Rate of connections.
     RateConnect = 32,
     /// Rate of messages (MAIL commands).
@@ -44,7 +46,7 @@ pub enum Kind {
 }
 
 /// Every kind with its name, as the admin tool writes it.
-const NAMES: [(Kind, &str); 18] = [
+const NAMES: [(Kind, &str); 19] = [
     (Kind::Retry, "retry"),
     (Kind::Health, "health"),
     (Kind::Offers, "offers"),
@@ -55,6 +57,7 @@ const NAMES: [(Kind, &str); 18] = [
     (Kind::Dnsbl, "dnsbl"),
     (Kind::Pass, "pass"),
     (Kind::Ban, "ban"),
+    (Kind::Delivered, "delivered"),
     (Kind::RateConnect, "rate-connect"),
     (Kind::RateMail, "rate-mail"),
     (Kind::RateRecipient, "rate-recipient"),

@@ -39,6 +39,8 @@ pub mod standing;
 
 pub mod ban;
 
+pub mod delivered;
+
 mod value;
 
 mod change;

@@ -4,6 +4,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::ban::Ban;
 use crate::change::{Change, What};
+use crate::delivered::Delivered;
 use crate::gcra;
 use crate::hash::{Hash, Seed};
 use crate::health::Health;
@@ -220,6 +221,15 @@ impl<'m> Hints<'m> {
     pub fn ban(&self, key: &[u8], now_us: u64) -> Option<Ban> {
         match self.get(Kind::Ban, key, now_us)?.value {
             Value::Ban(ban) => Some(ban),
+            _ => None,
+        }
+    }
+
+    /// When mail of a client was taken.
+    #[must_use]
+    pub fn delivered(&self, key: &[u8], now_us: u64) -> Option<Delivered> {
+        match self.get(Kind::Delivered, key, now_us)?.value {
+            Value::Delivered(delivered) => Some(delivered),
             _ => None,
         }
     }

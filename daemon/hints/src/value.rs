@@ -4,6 +4,7 @@
 use core::fmt;
 
 use crate::ban::{self, Ban};
+use crate::delivered::{self, Delivered};
 use crate::health::{self, Health};
 use crate::kind::Kind;
 use crate::limits::VALUE_WORDS;
@@ -23,6 +24,7 @@ pub enum Value {
     Note(Note),
     Standing(Standing),
     Ban(Ban),
+    Delivered(Delivered),
 }
 
 /// A field the admin tool cannot set.
@@ -56,6 +58,7 @@ impl Value {
             Self::Note(_) => Kind::Note,
             Self::Standing(_) => Kind::Standing,
             Self::Ban(_) => Kind::Ban,
+            Self::Delivered(_) => Kind::Delivered,
         }
     }
 
@@ -67,6 +70,7 @@ impl Value {
             Self::Note(_) => note::LAYOUT,
             Self::Standing(_) => standing::LAYOUT,
             Self::Ban(_) => ban::LAYOUT,
+            Self::Delivered(_) => delivered::LAYOUT,
         }
     }
 
@@ -98,6 +102,10 @@ impl Value {
                 ban.encode(&mut words);
                 ban::WORDS
             }
+            Self::Delivered(delivered) => {
+                delivered.encode(&mut words);
+                delivered::WORDS
+            }
         };
         (words, used)
     }
@@ -111,6 +119,7 @@ impl Value {
             (Kind::Note, note::LAYOUT) => Some(Self::Note(Note::decode(words))),
             (Kind::Standing, standing::LAYOUT) => Some(Self::Standing(Standing::decode(words))),
             (Kind::Ban, ban::LAYOUT) => Some(Self::Ban(Ban::decode(words))),
+            (Kind::Delivered, delivered::LAYOUT) => Some(Self::Delivered(Delivered::decode(words))),
             _ => None,
         }
     }
@@ -183,6 +192,9 @@ impl Value {
                 ];
                 slots.extend(names.into_iter().zip(s.counts.iter_mut().map(Word)));
                 slots
+            }
+            Self::Delivered(d) => {
+                vec![("first_us", Wide(&mut d.first_us)), ("last_us", Wide(&mut d.last_us))]
             }
             Self::Ban(b) => vec![
                 ("until_us", Wide(&mut b.until_us)),

@@ -188,8 +188,7 @@ fn start(
     let listed = read_lists(&config, &mut journal);
     let orders = first_orders(config, &certificates, &mut journal)?;
     let (house, mail) = mailbox()?;
-    let journal = Rc::new(RefCell::new(journal));
-    let hints = tables.hints;
+    let (journal, hints) = (Rc::new(RefCell::new(journal)), tables.hints);
     let loads: Loads = cpus.iter().map(|_| AtomicU32::new(0)).collect();
     let set = Arc::new(set);
     let common = Common {
@@ -199,6 +198,7 @@ fn start(
         sessions: sessions(&orders.config)?,
         loads: Arc::clone(&loads),
         lists: Arc::clone(&listed.lists),
+        fuse: Arc::clone(&listed.fuse),
         cores: ends.iter().map(|end| end.mailbox.clone()).collect(),
         house,
         set: Arc::clone(&set),
@@ -299,7 +299,7 @@ fn read_lists(config: &Config, journal: &mut Journal) -> Listed {
     let (feeds, problems) = Feeds::load(config, &Feeds::default(), wall_s);
     problems.iter().for_each(|problem| journal.alarm(Alarm::Filter, problem));
     let lists = Arc::new(Lists::new(config, &feeds.loaded));
-    Listed { feeds, lists, problems }
+    Listed { feeds, lists, problems, fuse: Arc::default() }
 }
 
 fn open_tables(config: &Config, wall_us: u64, journal: &mut Journal) -> Result<Tables, BootError> {

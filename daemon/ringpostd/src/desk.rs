@@ -5,11 +5,12 @@
 //! *Not here.* Sessions and connections: they are lent the desk.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use engine::{Conn, MailboxSender};
-use hints::{Applied, Hints, Kind, What, Writer};
+use hints::delivered::Delivered;
+use hints::{Applied, Hints, Kind, Value, What, Writer, client_key};
 use smtp::server;
 use spool::id::{MessageId, TransactionId};
 use spool::message::Envelope;
@@ -25,10 +26,14 @@ use crate::recorder::Recorder;
 use crate::standing::Standing;
 use crate::tls::TlsStore;
 use crate::ways::Ways;
-use crate::xdp::Lists;
+use crate::xdp::{Fuse, Lists};
 
 /// The log of a core over the engine's disk.
 pub type Log = spool::log::Log<engine::DiskBuffer>;
+
+/// A client's mail is noted at most so often.
+const DELIVERED_EVERY_US: u64 = 3_600_000_000;
+const DAY_US: u64 = 86_400_000_000;
 
 /// Networks watched at once.
 const TRACED_MAX: usize = 16;
@@ -139,6 +144,8 @@ pub struct Desk {
     pub short_of_space: bool,
     /// Lists of addresses.
     pub lists: Arc<Lists>,
+    /// The bound on bans.
+    pub fuse: Arc<Fuse>,
     /// The node is nearly out of sessions: listed clients are not heard.
     pub busy: bool,
     /// Open sessions of each listener, on this core.
@@ -213,7 +220,7 @@ impl Desk {
 
     /// Whether somebody watches the sessions of this client.
     #[must_use]
-    pub fn is_traced(&self, client: std::net::IpAddr) -> bool {
+    pub fn is_traced(&self, client: IpAddr) -> bool {
         let watched = |(network, until_us): &(Network, u64)| {
             *until_us > self.now_us && network.contains(client)
         };
@@ -240,6 +247,45 @@ impl Desk {
             let owner = hints::ShardSet::owner(change.shard(), self.cores.len());
             self.outbox.push(Letter::Core(owner, ToCore::Hint(change)));
         }
+    }
+
+    /// Mail of a client was taken: for some days it is heard, whatever lists it.
+    pub fn delivered(&mut self, client: IpAddr) {
+        let days = self.config().xdp.good_days;
+        if days == 0 {
+            return;
+        }
+        let (key, now_us) = (client_key(client), self.wall_us);
+        let old = self.hints.delivered(key.as_ref(), now_us);
+        if old.is_some_and(|old| old.last_us.saturating_add(DELIVERED_EVERY_US) > now_us) {
+            return;
+        }
+        let first_us = old.map_or(now_us, |old| old.first_us);
+        let value = Value::Delivered(Delivered { first_us, last_us: now_us });
+        let life_us = u64::from(days) * DAY_US + DELIVERED_EVERY_US;
+        self.hint(Kind::Delivered, key.as_ref(), What::Put(value, life_us));
+    }
+
+    /// A list lists a client no more: what it was banned for by that list ends now. How often it
+    /// was banned stays known.
+    pub fn lift(&mut self, client: IpAddr, list: u8) {
+        let (key, now_us) = (client_key(client), self.wall_us);
+        let ban = self.hints.ban(key.as_ref(), now_us);
+        let Some(ban) = ban.filter(|ban| ban.holds(now_us) && ban.list == u32::from(list)) else {
+            return;
+        };
+        let value = Value::Ban(hints::ban::Ban { until_us: now_us, ..ban });
+        let life_us = u64::from(crate::xdp::RELAPSE_S) * 1_000_000;
+        self.hint(Kind::Ban, key.as_ref(), What::Put(value, life_us));
+        self.outbox.push(Letter::House(ToHouse::Lifted(client, list)));
+    }
+
+    /// Whether mail of a client was taken lately.
+    #[must_use]
+    pub fn is_good(&self, client: IpAddr) -> bool {
+        let days_us = u64::from(self.config().xdp.good_days) * DAY_US;
+        let delivered = self.hints.delivered(client_key(client).as_ref(), self.wall_us);
+        delivered.is_some_and(|d| d.last_us.saturating_add(days_us) > self.wall_us)
     }
 
     /// Compares the free part of the log with the watermarks of the config.

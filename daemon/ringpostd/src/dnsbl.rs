@@ -21,6 +21,9 @@ pub const TEST_US: u64 = 600_000_000;
 /// See [`TEST_US`].
 pub const TEST_SOON_US: u64 = 20_000_000;
 
+/// Octets that are quoted of what a list says of a client.
+pub const TEXT_OCTETS_MAX: usize = 100;
+
 /// Who listed a client, and how far that goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Finding {
@@ -102,6 +105,29 @@ pub fn read(zone: &DnsblConfig, outcome: &Outcome) -> Said {
         }
         None => Said::Trouble,
     }
+}
+
+/// What a list says of a client (TXT), as it may stand in a reply: one line of printable ASCII.
+#[must_use]
+pub fn text(outcome: &Outcome) -> Option<Box<str>> {
+    let Outcome::Found(answer) = outcome else { return None };
+    let octets = answer.data.iter().find_map(|data| match data {
+        Data::Txt(octets) => Some(octets),
+        _ => None,
+    })?;
+    let shown = |octet: &u8| if octet.is_ascii_graphic() { char::from(*octet) } else { ' ' };
+    let text: String = octets.iter().take(4 * TEXT_OCTETS_MAX).map(shown).collect();
+    let mut line = String::with_capacity(TEXT_OCTETS_MAX);
+    for word in text.split_ascii_whitespace() {
+        if line.len() + 1 + word.len() > TEXT_OCTETS_MAX {
+            break;
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    (!line.is_empty()).then(|| line.into())
 }
 
 /// How a zone is doing.
@@ -247,6 +273,8 @@ pub struct Inquiry {
     allowed: bool,
     /// Who listed it, how far, for how long, with what weight.
     listed: Vec<(Finding, u32)>,
+    /// What lists say of it.
+    texts: Vec<(u8, Box<str>)>,
 }
 
 impl Inquiry {
@@ -268,6 +296,24 @@ impl Inquiry {
         }
         self.open = self.open.saturating_sub(1);
         self.open == 0
+    }
+
+    /// One more question is open.
+    pub const fn more(&mut self) {
+        self.open += 1;
+    }
+
+    /// Takes what a list says of the client, if anything; true when that was the last.
+    pub fn take_text(&mut self, list: u8, text: Option<Box<str>>) -> bool {
+        self.texts.extend(text.map(|text| (list, text)));
+        self.open = self.open.saturating_sub(1);
+        self.open == 0
+    }
+
+    /// What a list says of the client.
+    pub fn text_of(&mut self, list: u8) -> Option<Box<str>> {
+        let at = self.texts.iter().position(|(of, _)| *of == list)?;
+        Some(self.texts.swap_remove(at).1)
     }
 
     /// What they say together: the highest rung to which zones of enough weight go.
@@ -382,6 +428,80 @@ mod tests {
             prop_assert!(inquiry.take(zone, said));
             prop_assert_eq!(inquiry.verdict(&zones), Judged::Unlisted);
         }
+    }
+
+    proptest! {
+        /// The whole space of answers: either every address in it is a code, and then the client is
+        /// listed and may be banned, or nothing comes of it, on whatever list it stands.
+        #[test]
+        fn an_answer_bans_only_if_every_address_in_it_is_a_code(
+            set in proptest::collection::vec(
+                prop_oneof![
+                    3 => any::<[u8; 2]>().prop_map(|[c, d]| Ipv4Addr::new(127, 0, c, d)),
+                    1 => any::<[u8; 3]>().prop_map(|[b, c, d]| Ipv4Addr::new(127, b, c, d)),
+                    1 => any::<u8>().prop_map(|d| Ipv4Addr::new(127, 255, 255, d)),
+                    1 => any::<u32>().prop_map(Ipv4Addr::from_bits),
+                    1 => Just(Ipv4Addr::LOCALHOST),
+                ],
+                0..6,
+            ),
+            other in proptest::option::of(prop_oneof![
+                Just(Data::Ptr("x.example".into())),
+                Just(Data::Txt(b"127.0.0.2".as_slice().into())),
+                Just(Data::Aaaa(std::net::Ipv6Addr::LOCALHOST)),
+            ]),
+        ) {
+            let right = !set.is_empty() && other.is_none() && set.iter().all(|a| {
+                let [x, b, c, d] = a.octets();
+                x == 127 && (b, c) != (255, 255) && [b, c, d] != [0, 0, 1]
+            });
+            let mut data: Vec<Data> = set.into_iter().map(Data::A).collect();
+            data.extend(other);
+            let outcome = Outcome::Found(Answer { data, ttl_s: 300, authentic: true });
+            let all: Vec<crate::config::Codes> =
+                vec![crate::config::Codes { first: Ipv4Addr::new(127, 0, 0, 0),
+                    last: Ipv4Addr::new(127, 255, 255, 255), ceiling: Rung::Drop }];
+            let zone = DnsblConfig { tested: false, ceiling: Rung::Drop, codes: all, ..codes() };
+            let zones = Zones::new(&[zone], 2, 1, None);
+            let zone = &zones.all()[0];
+            let mut inquiry = Inquiry::new(1);
+            let said = zone.take(&outcome, 0);
+            prop_assert!(inquiry.take(zone, said));
+            match inquiry.verdict(&zones) {
+                Judged::Listed(finding) => {
+                    prop_assert!(right);
+                    prop_assert_eq!(finding.ceiling, Rung::Drop);
+                }
+                Judged::Unlisted => prop_assert!(!right),
+                Judged::Allowed => prop_assert!(false, "no list of friends"),
+            }
+        }
+
+        /// Whatever a list writes about a client, a reply can carry it.
+        #[test]
+        fn a_text_is_one_short_printable_line(octets in proptest::collection::vec(any::<u8>(), 0..600)) {
+            let data = vec![Data::Txt(octets.into())];
+            let text = text(&Outcome::Found(Answer { data, ttl_s: 1, authentic: false }));
+            if let Some(text) = text {
+                prop_assert!(!text.is_empty() && text.len() <= TEXT_OCTETS_MAX);
+                prop_assert!(text.bytes().all(|b| (0x20..0x7f).contains(&b)));
+                prop_assert!(text.trim() == &*text);
+            }
+        }
+    }
+
+    #[test]
+    fn a_text_is_quoted_in_words() {
+        let said = |octets: &[u8]| {
+            let data = vec![Data::Txt(octets.into())];
+            text(&Outcome::Found(Answer { data, ttl_s: 1, authentic: false }))
+        };
+        let see = "see https://bl.example.net/1";
+        assert_eq!(said(see.as_bytes()).as_deref(), Some(see));
+        assert_eq!(said(b" a\r\n250 ok\0\xff ").as_deref(), Some("a 250 ok"));
+        assert_eq!(said(&[b'x'; 300]), None, "no word of it fits");
+        assert_eq!(said(b""), None);
+        assert_eq!(text(&NO_NAME), None);
     }
 
     #[test]

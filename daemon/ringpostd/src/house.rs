@@ -54,6 +54,8 @@ mod requests;
 
 mod filter;
 
+mod bans;
+
 mod ladder;
 
 mod chores;
@@ -367,6 +369,10 @@ impl House {
             ToHouse::Addresses(core, host) => self.lookups.addresses(core, host),
             ToHouse::Answered(number, core, reply) => self.questions.answered(number, core, *reply),
             ToHouse::Banned(client, ban) => self.banned(client, &ban),
+            ToHouse::Lifted(client, list) => self.lifted(client, list),
+            ToHouse::OverTcp(core, number, question) => {
+                self.lookups.over_tcp(core, number, question);
+            }
             ToHouse::LinesWait(_) => self.journal.borrow().thread().wake(),
             ToHouse::Stopped(core) => self.core_stopped(core),
         }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use control::{Reply, Request};
 
 use crate::config::Config;
-use crate::dns::{AddressAnswer, MxAnswer};
+use crate::dns::{AddressAnswer, MxAnswer, Outcome, Question};
 use crate::dnsbl::Zones;
 use crate::rules::Rules;
 use crate::tls::TlsStore;
@@ -49,6 +49,10 @@ pub enum ToCore {
     Mx(Arc<str>, Arc<MxAnswer>),
     /// The addresses of a host.
     Addresses(Arc<str>, Arc<AddressAnswer>),
+    /// What came over TCP of the question with this number.
+    OverTcp(u64, Outcome),
+    /// The DNS lists are to be asked again whether they list these, each by the list's number.
+    Recheck(Vec<(std::net::IpAddr, u8)>),
     /// The admin tool asks, for that user; the number names the question.
     Asked(u64, u32, Arc<Request>),
     /// Stop accepting, finish what is under way, stop.
@@ -74,6 +78,10 @@ pub enum ToHouse {
     Answered(u64, usize, Box<Reply>),
     /// A client was banned.
     Banned(std::net::IpAddr, hints::ban::Ban),
+    /// The list with this number lists a banned client no more.
+    Lifted(std::net::IpAddr, u8),
+    /// A core's question whose answer did not fit into a datagram, with its number there.
+    OverTcp(usize, u64, Question),
     /// Log lines wait in the core's queue.
     LinesWait(usize),
     /// A core has stopped, all its mail in the log.

@@ -187,11 +187,20 @@ impl Shard {
         core: &mut Core<ToCore>,
         ask: impl FnOnce(&mut Names, &mut Core<ToCore>) -> Vec<(Conn, Known)>,
     ) {
-        let known = self.desk.names.as_mut().map(|names| ask(names, core)).unwrap_or_default();
+        let Some(names) = self.desk.names.as_mut() else { return };
+        let known = ask(names, core);
+        let (over_tcp, unlisted) = (names.take_over_tcp(), names.take_unlisted());
+        for (number, question) in over_tcp {
+            let letter = ToHouse::OverTcp(self.desk.core, number, question);
+            self.desk.outbox.push(Letter::House(letter));
+        }
+        for (client, list) in unlisted {
+            self.desk.lift(client, list);
+        }
         for (conn, known) in known {
             self.session(core, conn, |session, core, desk| match known {
                 Known::Name(reverse) => session.named(conn, reverse),
-                Known::Judged(judged) => session.judged(core, desk, judged),
+                Known::Judged(judged, text) => session.judged(core, desk, judged, text),
             });
         }
     }
@@ -248,6 +257,13 @@ impl Shard {
             ToCore::Addresses(host, answer) => {
                 self.desk.ways.learned_addresses(&host, &answer, self.desk.wall_us);
                 self.found(core, &host);
+            }
+            ToCore::OverTcp(number, outcome) => {
+                self.names(core, |names, core| names.over_tcp(core, number, outcome));
+            }
+            ToCore::Recheck(clients) => {
+                let zones = Arc::clone(&self.desk.orders.zones);
+                self.names(core, |names, core| names.recheck(core, &zones, clients));
             }
             ToCore::Asked(number, uid, request) => self.asked(number, uid, &request),
             ToCore::Drain => self.drain(core),
@@ -414,6 +430,9 @@ impl Shard {
         let took = self.desk.now_us.saturating_sub(pending.dot_us);
         self.desk.tell(&events::Event::Took(Phase::Dot, took));
         self.tell_accepted(id, &pending);
+        if let Some(client) = pending.envelope.client {
+            self.desk.delivered(client.ip());
+        }
         let Pending { waits, envelope, .. } = pending;
         self.relay.arrived(&mut self.desk, id, envelope, content);
         if let Some((conn, question)) = waits {

@@ -6,9 +6,11 @@
 //!
 //! *Not here.* Asking DNS lists (`dnsbl`, `lookup`), the filter itself (`gate`), reading files.
 
+mod fuse;
 mod lists;
 
-pub use lists::{List, Lists, Loaded, OPERATOR, OWN, first_zone};
+pub use fuse::Fuse;
+pub use lists::{List, Lists, Loaded, OPERATOR, OWN, Order, first_zone};
 
 use hints::ban::Ban;
 

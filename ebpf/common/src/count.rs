@@ -44,7 +44,7 @@ counters! {
     NoRoom = 12, "no_room";
     /// Answers not given because of the frame's VLAN tags.
     TagRefused = 13, "tag_refused";
-    /// Events lost to a full ring.
+    /// Events not told: the ring was full, or the CPU had told enough in this second.
     EventLost = 14, "event_lost";
     /// Packets of an answered handshake that needed no reply.
     Absorbed = 15, "absorbed";
@@ -75,7 +75,7 @@ pub struct Event {
     pub now_s: u32,
     /// Of the entry.
     pub id: u32,
-    /// Hits of the entry before this one.
+    /// Hits of the ban or network before this one; those of hosts are not kept.
     pub hits: u32,
     /// Interface it came in by.
     pub interface: u32,
@@ -97,8 +97,8 @@ pub struct Event {
     pub place: u8,
     /// Whether an allowed network covered it.
     pub allowed: u8,
-    /// Zero.
-    pub spare: u8,
+    /// Whether it is the first that was told of its entry.
+    pub first: u8,
 }
 
 /// Octets of an [`Event`].
@@ -120,7 +120,7 @@ impl Event {
         out[34..36].copy_from_slice(&self.destination_port.to_ne_bytes());
         let tail = [self.family, self.reason, self.list, self.action];
         out[36..40].copy_from_slice(&tail);
-        out[40..].copy_from_slice(&[self.wanted, self.place, self.allowed, self.spare]);
+        out[40..].copy_from_slice(&[self.wanted, self.place, self.allowed, self.first]);
         out
     }
 
@@ -144,7 +144,7 @@ impl Event {
             wanted: o[40],
             place: o[41],
             allowed: o[42],
-            spare: o[43],
+            first: o[43],
         })
     }
 }

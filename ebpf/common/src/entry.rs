@@ -42,7 +42,7 @@ impl Action {
     }
 }
 
-/// The value of bans, hosts and networks. Written once by user space; the filter changes only
+/// The value of bans and networks. Written once by user space; the filter changes only `heard`,
 /// `hits` and `last_s`, by plain stores (the target has no atomics of 32 bits): two CPUs at once
 /// may lose a hit, never more.
 #[derive(Debug)]
@@ -58,8 +58,8 @@ pub struct Entry {
     pub action: u8,
     /// Index of the ceilings.
     pub list: u8,
-    /// Free for user space; the filter does not look.
-    pub flags: u8,
+    /// Not 0 once an event told of it.
+    pub heard: Cell<u8>,
     /// SYNs that met this entry.
     pub hits: Cell<u32>,
     /// Second of the last of them.
@@ -70,6 +70,29 @@ pub struct Entry {
 pub const ENTRY_BYTES: usize = 20;
 
 const _: () = assert!(size_of::<Entry>() == ENTRY_BYTES && align_of::<Entry>() == 4);
+
+/// The value of listed hosts, which lapse only with their list. Of eight octets, because an
+/// element of the kernel's hash is then one cache line with its key: among a million that nobody
+/// else touches, a second line is a second wait for memory.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Host {
+    /// Given by who put it there, printed in the 554.
+    pub id: u32,
+    /// Index of counters and text.
+    pub reason: u8,
+    /// An [`Action`] by number.
+    pub action: u8,
+    /// Index of the ceilings.
+    pub list: u8,
+    /// Not 0 once an event told of it; the only octet that the filter writes, once.
+    pub heard: Cell<u8>,
+}
+
+/// Octets of a [`Host`].
+pub const HOST_BYTES: usize = 8;
+
+const _: () = assert!(size_of::<Host>() == HOST_BYTES && align_of::<Host>() == 4);
 
 /// The part of an [`Entry`] that user space decides.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,8 +107,6 @@ pub struct Listing {
     pub action: Action,
     /// Below [`crate::limits::LISTS_MAX`].
     pub list: u8,
-    /// Free for user space.
-    pub flags: u8,
 }
 
 impl Listing {
@@ -95,8 +116,23 @@ impl Listing {
         let mut out = [0; ENTRY_BYTES];
         out[0..4].copy_from_slice(&self.expires_s.to_ne_bytes());
         out[4..8].copy_from_slice(&self.id.to_ne_bytes());
-        out[8..12].copy_from_slice(&[self.reason, self.action as u8, self.list, self.flags]);
+        out[8..11].copy_from_slice(&[self.reason, self.action as u8, self.list]);
         out
+    }
+
+    /// The octets of a fresh [`Host`].
+    #[must_use]
+    pub fn to_host(&self) -> [u8; HOST_BYTES] {
+        let [a, b, c, d] = self.id.to_ne_bytes();
+        [a, b, c, d, self.reason, self.action as u8, self.list, 0]
+    }
+
+    /// From the octets of a [`Host`], and whether an event told of it.
+    #[must_use]
+    pub fn from_host(octets: &[u8; HOST_BYTES]) -> (Self, bool) {
+        let [a, b, c, d, reason, action, list, heard] = *octets;
+        let (id, action) = (u32::from_ne_bytes([a, b, c, d]), Action::from_number(action));
+        (Self { expires_s: 0, id, reason, action, list }, heard != 0)
     }
 
     /// From a map's octets, with its hits and the second of the last.
@@ -111,7 +147,6 @@ impl Listing {
             reason: octets[8],
             action: Action::from_number(octets[9]),
             list: octets[10],
-            flags: octets[11],
         };
         (listing, word(12), word(16))
     }
@@ -143,9 +178,21 @@ impl From<Listing> for Entry {
             reason: listing.reason,
             action: listing.action as u8,
             list: listing.list,
-            flags: listing.flags,
+            heard: Cell::new(0),
             hits: Cell::new(0),
             last_s: Cell::new(0),
+        }
+    }
+}
+
+impl From<Listing> for Host {
+    fn from(listing: Listing) -> Self {
+        Self {
+            id: listing.id,
+            reason: listing.reason,
+            action: listing.action as u8,
+            list: listing.list,
+            heard: Cell::new(0),
         }
     }
 }
@@ -156,14 +203,21 @@ mod tests {
 
     #[test]
     fn octets_are_the_layout() {
-        let listing =
-            Listing { expires_s: 7, id: 9, reason: 1, action: Action::Drop, list: 3, flags: 4 };
+        let listing = Listing { expires_s: 7, id: 9, reason: 1, action: Action::Drop, list: 3 };
         let octets = listing.to_entry();
         assert_eq!(core::mem::offset_of!(Entry, reason), 8);
         assert_eq!(core::mem::offset_of!(Entry, hits), 12);
         assert_eq!(core::mem::offset_of!(Entry, last_s), 16);
-        assert_eq!(octets[8..12], [1, 3, 3, 4]);
+        assert_eq!(octets[8..12], [1, 3, 3, 0]);
         assert_eq!(Listing::from_entry(&octets), (listing, 0, 0));
+        assert_eq!(core::mem::offset_of!(Host, reason), 4);
+        assert_eq!(core::mem::offset_of!(Host, heard), 7);
+        let mut octets = listing.to_host();
+        assert_eq!(octets[4..], [1, 3, 3, 0]);
+        let host = Listing { expires_s: 0, ..listing };
+        assert_eq!(Listing::from_host(&octets), (host, false));
+        octets[7] = 1;
+        assert_eq!(Listing::from_host(&octets), (host, true));
     }
 
     #[test]
@@ -174,7 +228,6 @@ mod tests {
             reason: 0,
             action: Action::Answer,
             list: 0,
-            flags: 0,
         });
         assert!(entry.live(99));
         assert!(!entry.live(100));

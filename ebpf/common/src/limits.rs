@@ -41,7 +41,7 @@ pub const BANS6_MAX: u32 = 65_536;
 /// Source networks whose SYN rate is remembered, least recently used first out.
 pub const BUCKETS_MAX: u32 = 262_144;
 
-/// Single hosts in one set, IPv4 and IPv6 each. A host costs about 97 octets of kernel memory.
+/// Single hosts in one set, IPv4 and IPv6 each. A host costs about 80 octets of kernel memory.
 pub const HOSTS_MAX: u32 = 8 << 20;
 
 /// Networks in one set, IPv4 and IPv6 each. Freeing a trie stalls a core: half a second a million.
@@ -55,6 +55,10 @@ pub const SEGMENTS_MAX: u32 = 64;
 
 /// Octets of the ring of events; a power of two and whole pages.
 pub const EVENTS_BYTES: u32 = 256 * 1024;
+
+/// Events that one CPU tells in a second. What is over it costs a flood nothing; the first hit of
+/// an entry is then told by a later one.
+pub const EVENTS_S_MAX: u32 = 512;
 
 /// Classes of source addresses counted to see whether a switch hides the clients.
 pub const SPREAD_CLASSES: u32 = 256;

@@ -11,7 +11,7 @@ use crate::entry::{Action, Listing};
 use crate::limits::{ALLOWED_MAX, HOSTS_MAX, LISTS_MAX, NETWORKS_MAX, REASONS_MAX};
 use crate::packet::Address;
 
-const MAGIC: u64 = u64::from_le_bytes(*b"RPLIST\0\x01");
+const MAGIC: u64 = u64::from_le_bytes(*b"RPLIST\0\x02");
 
 /// Octets of the header.
 pub const HEADER_BYTES: usize = 8 + 6 * 4;
@@ -81,7 +81,8 @@ pub struct Record {
     pub address: Address,
     /// Bits that count: 32 and 64 for hosts.
     pub bits: u8,
-    /// What is said of it; of an allowed network only the list and the id matter.
+    /// What is said of it; of an allowed network only the list and the id matter. A host lapses
+    /// only with its list.
     pub listing: Listing,
 }
 
@@ -120,7 +121,7 @@ impl Record {
         out[16..20].copy_from_slice(&self.listing.expires_s.to_le_bytes());
         out[20..24].copy_from_slice(&self.listing.id.to_le_bytes());
         let l = &self.listing;
-        out[24..29].copy_from_slice(&[l.reason, l.action as u8, l.list, l.flags, self.bits]);
+        out[24..29].copy_from_slice(&[l.reason, l.action as u8, l.list, 0, self.bits]);
         out
     }
 
@@ -133,11 +134,12 @@ impl Record {
             reason: *o.get(24)?,
             action: Action::from_number(*o.get(25)?),
             list: *o.get(26)?,
-            flags: *o.get(27)?,
         };
         let bits = table.bits(*o.get(28)?)?;
         let address = if table.six() { Address::v6(words) } else { Address::v4(words[0]) };
+        let host = matches!(table, Table::Hosts4 | Table::Hosts6);
         let sound = usize::from(listing.reason) < REASONS_MAX
+            && (listing.expires_s == 0 || !host)
             && usize::from(listing.list) < LISTS_MAX
             && listing.action as u8 == *o.get(25)?
             && address.words == words
@@ -218,10 +220,10 @@ mod tests {
     use super::*;
 
     fn record(six: bool, bits: u8) -> Record {
+        let expires_s = if bits == if six { 64 } else { 32 } { 0 } else { 5 };
         let address = Address::v4(0xc000_0200);
         let address = if six { Address::v6([0x2001_0db8, 0, 0, 0]) } else { address };
-        let listing =
-            Listing { expires_s: 5, id: 6, reason: 7, action: Action::Answer, list: 8, flags: 9 };
+        let listing = Listing { expires_s, id: 6, reason: 7, action: Action::Answer, list: 8 };
         Record { address, bits, listing }
     }
 
@@ -253,6 +255,11 @@ mod tests {
         let octets = encode(&[&[record(false, 24)], &[], &[], &[], &[], &[]]);
         let set = Set::read(&octets).expect("lengths are right");
         let first = set.records(Table::Hosts4).next();
+        assert_eq!(first, Some(Err(SetError::Record(Table::Hosts4, 0))));
+        let mut lapses = record(false, 32);
+        lapses.listing.expires_s = 5;
+        let wrong = encode(&[&[lapses], &[], &[], &[], &[], &[]]);
+        let first = Set::read(&wrong).expect("lengths are right").records(Table::Hosts4).next();
         assert_eq!(first, Some(Err(SetError::Record(Table::Hosts4, 0))));
         assert_eq!(Set::read(&octets[1..]).err(), Some(SetError::Magic));
         assert_eq!(Set::read(&octets[..octets.len() - 1]).err(), Some(SetError::Length));

@@ -10,7 +10,7 @@ use core::cell::Cell;
 use crate::config::{Config, FLAG_ANSWER, FLAG_BUCKET, FLAG_TAGGED};
 use crate::cookie::{self, Progress};
 use crate::count::Counter;
-use crate::entry::{Action, Entry};
+use crate::entry::{Action, Entry, Host};
 use crate::packet::{ACK, Address, FIN, RST, SYN, Segment};
 
 /// The maps, by what is asked of them.
@@ -18,7 +18,7 @@ pub trait Tables {
     /// A live ban of this host (IPv6: of its /64).
     fn ban(&self, source: &Address) -> Option<&Entry>;
     /// A listed host (IPv6: its /64) in this slot.
-    fn host(&self, slot: u32, source: &Address) -> Option<&Entry>;
+    fn host(&self, slot: u32, source: &Address) -> Option<&Host>;
     /// The longest listed network in this slot.
     fn network(&self, slot: u32, source: &Address) -> Option<&Entry>;
     /// Whether an allowed network in this slot covers it.
@@ -31,12 +31,12 @@ pub trait Tables {
     fn accepting_until_s(&self) -> u32;
     /// Adds one.
     fn count(&self, counter: Counter);
-    /// Adds one to a reason's row.
-    fn count_reason(&self, reason: u8, action: Action);
+    /// Adds one to a reason's row; what it was before, on this CPU.
+    fn count_reason(&self, reason: u8, action: Action) -> u32;
     /// Adds one to a class of sources.
     fn spread(&self, class: u32);
-    /// Hears of the hits that are sampled.
-    fn event(&self, hit: &Hit<'_>, segment: &Segment, now_s: u32);
+    /// Hears of the hits that are sampled; false: it has heard enough.
+    fn event(&self, hit: &Hit, segment: &Segment, now_s: u32) -> bool;
 }
 
 /// The clock, both readings from one look at it.
@@ -50,9 +50,13 @@ pub struct Now {
 
 /// A listed source and what becomes of its SYN.
 #[derive(Clone, Copy, Debug)]
-pub struct Hit<'a> {
-    /// What lists it.
-    pub entry: &'a Entry,
+pub struct Hit {
+    /// Of what lists it.
+    pub id: u32,
+    /// Of what lists it.
+    pub reason: u8,
+    /// Of what lists it.
+    pub list: u8,
     /// 1 ban, 2 host, 3 network.
     pub place: u8,
     /// What entry and ceiling ask for.
@@ -61,8 +65,23 @@ pub struct Hit<'a> {
     pub action: Action,
     /// Whether an allowed network covers it.
     pub allowed: bool,
-    /// Hits before this one.
+    /// Hits before this one; those of hosts are not kept.
     pub hits: u32,
+    /// Nothing was told of this entry before.
+    pub first: bool,
+}
+
+/// What lists a source.
+#[derive(Clone, Copy)]
+struct Found<'a> {
+    id: u32,
+    reason: u8,
+    list: u8,
+    place: u8,
+    wanted: Action,
+    heard: &'a Cell<u8>,
+    /// Of a ban or a network.
+    entry: Option<&'a Entry>,
 }
 
 /// What the shell has to do.
@@ -83,37 +102,39 @@ pub enum Act {
 /// The decision with all that it needs. One flat structure with every field set: of an enum the
 /// compiler would move fields that are not set, and the kernel's verifier refuses to read those.
 #[derive(Clone, Copy, Debug)]
-pub struct Step<'a> {
+pub struct Step {
     /// What is done.
     pub act: Act,
     /// Of [`Act::Open`], else 0.
     pub sequence: u32,
-    /// Of [`Act::Refuse`].
-    pub entry: Option<&'a Entry>,
+    /// The listing's, of [`Act::Refuse`], else 0.
+    pub id: u32,
+    /// The listing's, of [`Act::Refuse`], else 0.
+    pub reason: u8,
 }
 
-impl<'a> Step<'a> {
+impl Step {
     const fn of(act: Act) -> Self {
-        Self { act, sequence: 0, entry: None }
+        Self { act, sequence: 0, id: 0, reason: 0 }
     }
 
     const fn open(sequence: u32) -> Self {
-        Self { act: Act::Open, sequence, entry: None }
+        Self { act: Act::Open, sequence, id: 0, reason: 0 }
     }
 
-    const fn refuse(entry: &'a Entry) -> Self {
-        Self { act: Act::Refuse, sequence: 0, entry: Some(entry) }
+    const fn refuse(found: &Found<'_>) -> Self {
+        Self { act: Act::Refuse, sequence: 0, id: found.id, reason: found.reason }
     }
 }
 
 /// The decision for one TCP packet.
 #[inline(always)]
-pub fn step<'a, T: Tables>(
+pub fn step<T: Tables>(
     config: &Config,
-    tables: &'a T,
+    tables: &T,
     segment: &Segment,
     clock: impl Fn() -> Now,
-) -> Step<'a> {
+) -> Step {
     if !config.judges(segment.destination_port) {
         return Step::of(Act::Pass);
     }
@@ -140,21 +161,21 @@ const fn class(source: &Address) -> u32 {
 
 /// A SYN.
 #[inline(always)]
-fn opening<'a, T: Tables>(config: &Config, tables: &'a T, segment: &Segment, now: Now) -> Step<'a> {
+fn opening<T: Tables>(config: &Config, tables: &T, segment: &Segment, now: Now) -> Step {
     let mode = Action::from_number(config.mode);
     if mode == Action::Pass {
         return Step::of(Act::Pass);
     }
     tables.count(Counter::Syn);
     tables.spread(class(&segment.source));
-    let Some((entry, place, wanted)) = find(config, tables, &segment.source, now.seconds) else {
+    let Some(found) = find(config, tables, &segment.source, now.seconds) else {
         tables.count(Counter::Clean);
         return limited(config, tables, segment, now, mode)
             .unwrap_or(const { Step::of(Act::Pass) });
     };
-    let hits = entry.hit(now.seconds);
+    let hits = found.entry.map_or(0, |entry| entry.hit(now.seconds));
     let allowed = tables.allowed(config.slot(), &segment.source);
-    let mut action = if allowed { Action::Pass } else { wanted.min(mode) };
+    let mut action = if allowed { Action::Pass } else { found.wanted.min(mode) };
     let mut step = match action {
         Action::Drop => Step::of(Act::Drop),
         Action::Answer if !answers(config, tables, segment, now) => {
@@ -179,11 +200,15 @@ fn opening<'a, T: Tables>(config: &Config, tables: &'a T, segment: &Segment, now
             Action::Pass => {}
         }
     }
-    tables.count_reason(entry.reason, action);
-    // The first hit of an entry is always an event.
-    if hits & ((1 << (config.sample_shift & 31)) - 1) == 0 {
-        let hit = Hit { entry, place, wanted, action, allowed, hits };
-        tables.event(&hit, segment, now.seconds);
+    let turn = tables.count_reason(found.reason, action);
+    // The first hit of an entry is an event, as soon as one may be told; then one in many.
+    let first = found.heard.get() == 0;
+    if first || turn & ((1 << (config.sample_shift & 31)) - 1) == 0 {
+        let Found { id, reason, list, place, wanted, .. } = found;
+        let hit = Hit { id, reason, list, place, wanted, action, allowed, hits, first };
+        if tables.event(&hit, segment, now.seconds) && first {
+            found.heard.set(1);
+        }
     }
     step
 }
@@ -209,30 +234,36 @@ fn find<'a, T: Tables>(
     tables: &'a T,
     source: &Address,
     now_s: u32,
-) -> Option<(&'a Entry, u8, Action)> {
+) -> Option<Found<'a>> {
     let slot = config.slot();
     let asks = |entry: &'a Entry, place| {
         let wanted = Action::from_number(entry.action).min(config.ceiling(entry.list));
-        (wanted != Action::Pass && entry.live(now_s)).then_some((entry, place, wanted))
+        let Entry { id, reason, list, ref heard, .. } = *entry;
+        let found = Found { id, reason, list, place, wanted, heard, entry: Some(entry) };
+        (wanted != Action::Pass && entry.live(now_s)).then_some(found)
     };
     if let Some(found) = tables.ban(source).and_then(|entry| asks(entry, 1)) {
         return Some(found);
     }
-    if let Some(found) = tables.host(slot, source).and_then(|entry| asks(entry, 2)) {
-        return Some(found);
+    if let Some(host) = tables.host(slot, source) {
+        let wanted = Action::from_number(host.action).min(config.ceiling(host.list));
+        if wanted != Action::Pass {
+            let Host { id, reason, list, ref heard, .. } = *host;
+            return Some(Found { id, reason, list, place: 2, wanted, heard, entry: None });
+        }
     }
     tables.network(slot, source).and_then(|entry| asks(entry, 3))
 }
 
 /// Drops a SYN that is over its network's rate, unless allowed; counts it in a mode below drop.
 #[inline(always)]
-fn limited<'a, T: Tables>(
+fn limited<T: Tables>(
     config: &Config,
     tables: &T,
     segment: &Segment,
     now: Now,
     mode: Action,
-) -> Option<Step<'a>> {
+) -> Option<Step> {
     if config.flags & FLAG_BUCKET == 0 {
         return None;
     }
@@ -261,15 +292,15 @@ fn limited<'a, T: Tables>(
 
 /// The client acknowledged our SYN-ACK.
 #[inline(always)]
-fn opened<'a, T: Tables>(config: &Config, tables: &'a T, segment: &Segment, now: Now) -> Step<'a> {
+fn opened<T: Tables>(config: &Config, tables: &T, segment: &Segment, now: Now) -> Step {
     let mode = Action::from_number(config.mode);
-    if let Some((entry, _, wanted)) = find(config, tables, &segment.source, now.seconds)
-        && wanted.min(mode) >= Action::Answer
+    if let Some(found) = find(config, tables, &segment.source, now.seconds)
+        && found.wanted.min(mode) >= Action::Answer
         && tables.accepting_until_s() > now.seconds
         && !tables.allowed(config.slot(), &segment.source)
     {
         tables.count(Counter::Refused);
-        return Step::refuse(entry);
+        return Step::refuse(&found);
     }
     // The listing lapsed, or the daemon stopped: the stack knows no such session and resets it.
     tables.count(Counter::Lapsed);
@@ -278,7 +309,7 @@ fn opened<'a, T: Tables>(config: &Config, tables: &'a T, segment: &Segment, now:
 
 /// The client has the 554.
 #[inline(always)]
-fn refused<'a, T: Tables>(tables: &T, segment: &Segment) -> Step<'a> {
+fn refused<T: Tables>(tables: &T, segment: &Segment) -> Step {
     if segment.flags & FIN != 0 {
         tables.count(Counter::Finished);
         return Step::of(Act::Acknowledge);

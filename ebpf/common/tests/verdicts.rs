@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use ebpf_common::answer::{self, Buffer, Link, Say};
 use ebpf_common::config::{Config, FLAG_ANSWER, FLAG_BUCKET, FLAG_TAGGED};
 use ebpf_common::count::Counter;
-use ebpf_common::entry::{Action, Entry, Listing};
+use ebpf_common::entry::{Action, Entry, Host, Listing};
 use ebpf_common::limits::{EPOCH_S, TEXT_BYTES};
 use ebpf_common::packet::{Address, Segment, Tunnel, parse};
 use ebpf_common::text;
@@ -19,7 +19,7 @@ use proptest::prelude::*;
 #[derive(Default)]
 struct World {
     bans: HashMap<u32, Entry>,
-    hosts: [HashMap<u32, Entry>; 2],
+    hosts: [HashMap<u32, Host>; 2],
     networks: [HashMap<u32, Entry>; 2],
     allowed: [Vec<u32>; 2],
     buckets: [(Cell<u64>, Cell<u64>); 8],
@@ -27,6 +27,9 @@ struct World {
     counts: RefCell<HashMap<u32, u64>>,
     reasons: RefCell<Vec<(u8, Action)>>,
     events: RefCell<Vec<(u8, Action, Action, bool)>>,
+    firsts: Cell<u32>,
+    /// No event can be told.
+    deaf: Cell<bool>,
 }
 
 impl World {
@@ -39,7 +42,7 @@ impl Tables for World {
     fn ban(&self, source: &Address) -> Option<&Entry> {
         self.bans.get(&source.words[0])
     }
-    fn host(&self, slot: u32, source: &Address) -> Option<&Entry> {
+    fn host(&self, slot: u32, source: &Address) -> Option<&Host> {
         self.hosts[slot as usize].get(&source.words[0])
     }
     fn network(&self, slot: u32, source: &Address) -> Option<&Entry> {
@@ -62,22 +65,32 @@ impl Tables for World {
     fn count(&self, counter: Counter) {
         *self.counts.borrow_mut().entry(counter as u32).or_default() += 1;
     }
-    fn count_reason(&self, reason: u8, action: Action) {
+    fn count_reason(&self, reason: u8, action: Action) -> u32 {
         self.reasons.borrow_mut().push((reason, action));
+        u32::try_from(self.reasons.borrow().len()).expect("few") - 1
     }
     fn spread(&self, _class: u32) {}
-    fn event(&self, hit: &Hit<'_>, _segment: &Segment, _now_s: u32) {
+    fn event(&self, hit: &Hit, _segment: &Segment, _now_s: u32) -> bool {
+        if self.deaf.get() {
+            return false;
+        }
         self.events.borrow_mut().push((hit.place, hit.wanted, hit.action, hit.allowed));
+        self.firsts.set(self.firsts.get() + u32::from(hit.first));
+        true
     }
 }
 
 const NOW_S: u32 = 1_000;
 
 fn listing(action: Action) -> Listing {
-    Listing { expires_s: 0, id: 0xabc, reason: 5, action, list: 1, flags: 0 }
+    Listing { expires_s: 0, id: 0xabc, reason: 5, action, list: 1 }
 }
 
 fn entry(action: Action) -> Entry {
+    listing(action).into()
+}
+
+fn host(action: Action) -> Host {
     listing(action).into()
 }
 
@@ -97,7 +110,7 @@ fn now(seconds: u32) -> Now {
     Now { seconds, ticks: u64::from(seconds) * 250 * 1024 }
 }
 
-fn decide<'a>(config: &Config, world: &'a World, f: &frames::Frame) -> Step<'a> {
+fn decide(config: &Config, world: &World, f: &frames::Frame) -> Step {
     step(config, world, &segment(f), || now(NOW_S))
 }
 
@@ -114,7 +127,7 @@ fn world() -> World {
 #[test]
 fn only_a_syn_to_a_judged_port_is_judged() {
     let mut world = world();
-    world.hosts[0].insert(SOURCE, entry(Action::Drop));
+    world.hosts[0].insert(SOURCE, host(Action::Drop));
     let config = config(Action::Drop);
     assert_eq!(decide(&config, &world, &syn()).act, Act::Drop);
     for flags in [ACK, SYN | ACK, RST, FIN, FIN | ACK, RST | ACK, SYN | FIN, SYN | RST, 0] {
@@ -137,7 +150,7 @@ fn the_smallest_of_entry_ceiling_and_mode_counts() {
         for ceiling in [Pass, Count, Answer, Drop] {
             for mode in [Pass, Count, Answer, Drop] {
                 let mut world = world();
-                world.hosts[0].insert(SOURCE, entry(asked));
+                world.hosts[0].insert(SOURCE, host(asked));
                 let mut config = config(mode);
                 config.ceilings[1] = ceiling as u8;
                 let expected = match asked.min(ceiling).min(mode) {
@@ -159,7 +172,7 @@ fn allow_wins_over_every_place() {
         let mut world = world();
         match place {
             0 => drop(world.bans.insert(SOURCE, entry(Action::Drop))),
-            1 => drop(world.hosts[0].insert(SOURCE, entry(Action::Drop))),
+            1 => drop(world.hosts[0].insert(SOURCE, host(Action::Drop))),
             _ => drop(world.networks[0].insert(SOURCE >> 8, entry(Action::Drop))),
         }
         assert_eq!(decide(&config, &world, &syn()).act, Act::Drop, "place {place}");
@@ -175,7 +188,7 @@ fn allow_wins_over_every_place() {
 #[test]
 fn the_generation_chooses_all_lists_at_once() {
     let mut world = world();
-    world.hosts[1].insert(SOURCE, entry(Action::Drop));
+    world.hosts[1].insert(SOURCE, host(Action::Drop));
     world.allowed[0].push(SOURCE);
     let mut config = config(Action::Drop);
     assert_eq!(decide(&config, &world, &syn()).act, Act::Pass);
@@ -201,7 +214,7 @@ fn what_lapsed_is_absent_and_the_next_place_counts() {
 #[test]
 fn the_answer_stands_down() {
     let mut world = world();
-    world.hosts[0].insert(SOURCE, entry(Action::Answer));
+    world.hosts[0].insert(SOURCE, host(Action::Answer));
     let mut config = config(Action::Drop);
     assert_eq!(decide(&config, &world, &syn()).act, Act::Open);
     world.accepting_until_s = NOW_S;
@@ -224,7 +237,7 @@ fn the_answer_stands_down() {
 #[test]
 fn a_whole_session() {
     let mut world = world();
-    world.hosts[0].insert(SOURCE, entry(Action::Answer));
+    world.hosts[0].insert(SOURCE, host(Action::Answer));
     let config = config(Action::Answer);
     let opened = decide(&config, &world, &syn());
     assert_eq!(opened.act, Act::Open);
@@ -232,7 +245,7 @@ fn a_whole_session() {
     (f.flags, f.acknowledgement) = (ACK, opened.sequence.wrapping_add(1));
     let refused = decide(&config, &world, &f);
     assert_eq!(refused.act, Act::Refuse);
-    assert_eq!(refused.entry.map(|e| e.id), Some(0xabc));
+    assert_eq!((refused.id, refused.reason), (0xabc, 5));
     let after = u32::try_from(TEXT_BYTES).expect("small") + 1;
     f.acknowledgement = f.acknowledgement.wrapping_add(after);
     assert_eq!(decide(&config, &world, &f).act, Act::Drop, "a bare ACK needs nothing");
@@ -262,14 +275,14 @@ fn a_listing_that_lapses_before_the_ack_leaves_it_to_the_stack() {
 #[test]
 fn an_unproven_packet_of_a_listed_client_is_not_touched() {
     let mut world = world();
-    world.hosts[0].insert(SOURCE, entry(Action::Answer));
+    world.hosts[0].insert(SOURCE, host(Action::Answer));
     let config = config(Action::Drop);
     for acknowledgement in (0..10_000).map(|n: u32| n.wrapping_mul(429_496)) {
         let mut f = syn();
         (f.flags, f.acknowledgement) = (ACK, acknowledgement);
         assert_eq!(decide(&config, &world, &f).act, Act::Pass);
     }
-    assert_eq!(world.hosts[0][&SOURCE].hits.get(), 0, "no list was asked");
+    assert_eq!(world.hosts[0][&SOURCE].heard.get(), 0, "no list was asked");
 }
 
 #[test]
@@ -304,20 +317,36 @@ fn a_rate_limits_a_network_and_never_bans() {
 #[test]
 fn the_first_hit_is_an_event_then_one_in_many() {
     let mut world = world();
-    world.hosts[0].insert(SOURCE, entry(Action::Drop));
+    world.hosts[0].insert(SOURCE, host(Action::Drop));
     let mut config = config(Action::Drop);
     config.sample_shift = 3;
     for _ in 0..17 {
         decide(&config, &world, &syn());
     }
     assert_eq!(world.events.borrow().len(), 3);
-    assert_eq!(world.reasons.borrow().len(), 17);
+    assert_eq!((world.reasons.borrow().len(), world.firsts.get()), (17, 1));
+}
+
+#[test]
+fn a_first_hit_that_cannot_be_told_is_told_by_a_later_one() {
+    let mut world = world();
+    world.hosts[0].insert(SOURCE, host(Action::Drop));
+    world.deaf.set(true);
+    let config = config(Action::Drop);
+    for _ in 0..5 {
+        decide(&config, &world, &syn());
+    }
+    assert_eq!(world.hosts[0][&SOURCE].heard.get(), 0, "and nothing is written");
+    world.deaf.set(false);
+    decide(&config, &world, &syn());
+    decide(&config, &world, &syn());
+    assert_eq!((world.events.borrow().len(), world.firsts.get()), (1, 1));
 }
 
 #[test]
 fn cookies_outlive_the_epoch_and_the_key() {
     let mut world = world();
-    world.hosts[0].insert(SOURCE, entry(Action::Answer));
+    world.hosts[0].insert(SOURCE, host(Action::Answer));
     world.accepting_until_s = u32::MAX;
     let mut config = config(Action::Answer);
     let mut f = syn();

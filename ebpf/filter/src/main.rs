@@ -81,17 +81,17 @@ pub fn ringpost(context: XdpContext) -> u32 {
     let Some(segment) = parsed else { return xdp_action::XDP_PASS };
     let maps = Maps { context: context.ctx, interface: context.ingress_ifindex() as u32 };
     let step = verdict::step(config, &maps, &segment, clock);
-    let say = match (step.act, step.entry) {
-        (Act::Drop, _) => return xdp_action::XDP_DROP,
-        (Act::Open, _) => Say::Open(step.sequence),
-        (Act::Acknowledge, _) => Say::Acknowledge,
-        (Act::Refuse, Some(entry)) => {
-            let Some(text) = maps::text(text_row(entry.reason, segment.source.six)) else {
+    let say = match step.act {
+        Act::Drop => return xdp_action::XDP_DROP,
+        Act::Open => Say::Open(step.sequence),
+        Act::Acknowledge => Say::Acknowledge,
+        Act::Refuse => {
+            let Some(text) = maps::text(text_row(step.reason, segment.source.six)) else {
                 return xdp_action::XDP_PASS;
             };
-            Say::Refuse(text, entry.id)
+            Say::Refuse(text, step.id)
         }
-        (Act::Pass | Act::Refuse, _) => return xdp_action::XDP_PASS,
+        Act::Pass => return xdp_action::XDP_PASS,
     };
     reply(&context, &packet, &maps, &segment, &say)
 }

@@ -12,9 +12,10 @@ use aya_ebpf::macros::btf_map;
 use ebpf_common::answer::Buffer;
 use ebpf_common::config::Config;
 use ebpf_common::count::{COUNTERS_ROWS, Counter, Event, REASONS_ROWS, reason_row};
-use ebpf_common::entry::{Action, Entry};
+use ebpf_common::entry::{Action, Entry, Host};
 use ebpf_common::limits::{
-    ANSWER_BYTES, BANS4_MAX, BANS6_MAX, BUCKETS_MAX, EVENTS_BYTES, REASONS_MAX, SEGMENTS_MAX,
+    ANSWER_BYTES, BANS4_MAX, BANS6_MAX, BUCKETS_MAX, EVENTS_BYTES, EVENTS_S_MAX,
+    REASONS_MAX, SEGMENTS_MAX,
     SPREAD_CLASSES,
 };
 use ebpf_common::packet::{Address, Segment};
@@ -36,9 +37,9 @@ static BANS4: HashMap<u32, Entry, { BANS4_MAX as usize }> = HashMap::new();
 #[btf_map]
 static BANS6: HashMap<u64, Entry, { BANS6_MAX as usize }> = HashMap::new();
 #[btf_map]
-static HOSTS4: ArrayOfMaps<HashMap<u32, Entry, 1>, SLOTS> = ArrayOfMaps::new();
+static HOSTS4: ArrayOfMaps<HashMap<u32, Host, 1>, SLOTS> = ArrayOfMaps::new();
 #[btf_map]
-static HOSTS6: ArrayOfMaps<HashMap<u64, Entry, 1>, SLOTS> = ArrayOfMaps::new();
+static HOSTS6: ArrayOfMaps<HashMap<u64, Host, 1>, SLOTS> = ArrayOfMaps::new();
 #[btf_map]
 static NETWORKS4: ArrayOfMaps<LpmTrie<u32, Entry, 1>, SLOTS> = ArrayOfMaps::new();
 #[btf_map]
@@ -57,6 +58,9 @@ static REASONS: PerCpuArray<u64, { REASONS_ROWS as usize }> = PerCpuArray::new()
 static SPREAD: PerCpuArray<u64, { SPREAD_CLASSES as usize }> = PerCpuArray::new();
 #[btf_map]
 static SCRATCH: PerCpuArray<[u64; ANSWER_BYTES / 8], 1> = PerCpuArray::new();
+/// The second, and how many events were told in it.
+#[btf_map]
+static TOLD: PerCpuArray<[u32; 2], 1> = PerCpuArray::new();
 #[btf_map]
 static EVENTS: RingBuf<Event, { EVENTS_BYTES as usize }> = RingBuf::new();
 
@@ -122,12 +126,14 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn host(&self, slot: u32, source: &Address) -> Option<&Entry> {
-        if source.six {
-            entry(HOSTS6.get_value_ptr_mut(slot, &source.high()))
+    fn host(&self, slot: u32, source: &Address) -> Option<&Host> {
+        let found = if source.six {
+            HOSTS6.get_value_ptr_mut(slot, &source.high())
         } else {
-            entry(HOSTS4.get_value_ptr_mut(slot, &source.words[0]))
-        }
+            HOSTS4.get_value_ptr_mut(slot, &source.words[0])
+        };
+        // SAFETY: as in `entry`.
+        found.map(|host| unsafe { &*host })
     }
 
     #[inline(always)]
@@ -174,8 +180,13 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn count_reason(&self, reason: u8, action: Action) {
-        add_one(REASONS.get_ptr_mut(reason_row(reason, action)));
+    fn count_reason(&self, reason: u8, action: Action) -> u32 {
+        let Some(row) = REASONS.get_ptr_mut(reason_row(reason, action)) else { return 0 };
+        // SAFETY: this CPU's own row.
+        let before = unsafe { *row };
+        // SAFETY: as above.
+        unsafe { *row = before + 1 };
+        before as u32
     }
 
     #[inline(always)]
@@ -184,26 +195,43 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn event(&self, hit: &Hit<'_>, segment: &Segment, now_s: u32) {
+    fn event(&self, hit: &Hit, segment: &Segment, now_s: u32) -> bool {
         let event = Event {
             source: segment.source.words,
             now_s,
-            id: hit.entry.id,
+            id: hit.id,
             hits: hit.hits,
             interface: self.interface,
             source_port: segment.source_port,
             destination_port: segment.destination_port,
             family: if segment.source.six { 6 } else { 4 },
-            reason: hit.entry.reason,
-            list: hit.entry.list,
+            reason: hit.reason,
+            list: hit.list,
             action: hit.action as u8,
             wanted: hit.wanted as u8,
             place: hit.place,
             allowed: hit.allowed as u8,
-            spare: 0,
+            first: hit.first as u8,
         };
-        if EVENTS.output(&event, 0).is_err() {
+        let told = may_tell(now_s) && EVENTS.output(&event, 0).is_ok();
+        if !told {
             self.count(Counter::EventLost);
         }
+        told
     }
+}
+
+/// Whether this CPU may tell one more event in this second.
+#[inline(always)]
+fn may_tell(now_s: u32) -> bool {
+    let Some(row) = TOLD.get_ptr_mut(0) else { return false };
+    // SAFETY: this CPU's own row.
+    let [second, told] = unsafe { *row };
+    let told = if second == now_s { told } else { 0 };
+    if told >= EVENTS_S_MAX {
+        return false;
+    }
+    // SAFETY: as above.
+    unsafe { *row = [now_s, told + 1] };
+    true
 }

@@ -26,7 +26,7 @@ use crate::shard::{Loads, Shard};
 use crate::standing::Standing;
 use crate::tls::ClientTls;
 use crate::ways::Ways;
-use crate::xdp::Lists;
+use crate::xdp::{Fuse, Lists};
 
 use super::sockets::Socket;
 
@@ -45,6 +45,8 @@ pub(super) struct Common {
     pub loads: Loads,
     /// Lists of addresses.
     pub lists: Arc<Lists>,
+    /// The bound on bans.
+    pub fuse: Arc<Fuse>,
     /// The cores' mailboxes.
     pub cores: Vec<MailboxSender<ToCore>>,
     /// The house's mailbox.
@@ -189,6 +191,7 @@ fn desk(
         stopped: false,
         short_of_space: false,
         lists: Arc::clone(&common.lists),
+        fuse: Arc::clone(&common.fuse),
         busy: false,
         listener_sessions: Vec::new(),
         scratch: Vec::new(),

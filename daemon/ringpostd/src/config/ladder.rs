@@ -75,6 +75,52 @@ impl Value for Topology {
     }
 }
 
+/// A way back to clients: on an interface, with a tag or without, answers leave as those of `out`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WayBack {
+    /// The interface the filter is attached to.
+    pub interface: Box<str>,
+    /// The segment's tag.
+    pub vlan: Option<u16>,
+    /// The interface that has the address.
+    pub out: Box<str>,
+}
+
+impl WayBack {
+    /// Octets of an interface's name.
+    const NAME_MAX: usize = 15;
+    /// The highest tag of a segment.
+    const VLAN_MAX: u16 = 4094;
+
+    fn parse(text: &str) -> Option<Self> {
+        let (from, out) = text.split_once('=')?;
+        let (interface, vlan) = match from.split_once('/') {
+            Some((interface, vlan)) => (interface, Some(vlan.parse().ok()?)),
+            None => (from, None),
+        };
+        let good = |name: &str| {
+            (1..=Self::NAME_MAX).contains(&name.len())
+                && name.bytes().all(|b| b.is_ascii_graphic() && b != b'/')
+        };
+        let tag = vlan.is_none_or(|vlan: u16| (1..=Self::VLAN_MAX).contains(&vlan));
+        let way = Self { interface: interface.into(), vlan, out: out.into() };
+        (good(interface) && good(out) && tag).then_some(way)
+    }
+}
+
+impl Value for WayBack {
+    const KIND: &'static str = "interface, tag and interface, like `\"eth0/10=vlan10\"`";
+
+    fn read(toml: &Toml<'_>, _: &Bounds) -> Result<Self, Vec<Wrong>> {
+        let text = text::<Self>(toml)?;
+        Self::parse(text).ok_or_else(|| wrong(toml, format!("{text:?} is no way back"), Self::KIND))
+    }
+}
+
+impl Listed for WayBack {
+    const LIST_KIND: &'static str = "a list of ways, like `[\"eth0=br0\", \"eth0/10=vlan10\"]`";
+}
+
 /// What a refused client reads beside its address and the list: where to ask.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Contact(Box<str>);
@@ -169,6 +215,16 @@ mod tests {
         assert_eq!(Codes::parse("127.0.0.10=refuse").unwrap().first, codes_first(10));
         for wrong in ["127.0.0.2", "10.0.0.1=drop", "127.0.0.4-2=drop", "127.0.0.2=shout", "="] {
             assert_eq!(Codes::parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_way_back_is_an_interface_a_tag_and_an_interface() {
+        let way = WayBack::parse("eth0/10=vlan10").unwrap();
+        assert_eq!((&*way.interface, way.vlan, &*way.out), ("eth0", Some(10), "vlan10"));
+        assert_eq!(WayBack::parse("eth0=br0").unwrap().vlan, None);
+        for wrong in ["eth0", "=br0", "eth0=", "eth0/0=a", "eth0/4095=a", "eth0/x=a", "a/1/2=b"] {
+            assert_eq!(WayBack::parse(wrong), None, "{wrong}");
         }
     }
 

@@ -45,7 +45,7 @@ pub use keys::{
     LogConfig, LogFormat, MetricsConfig, NodeConfig, PolicyConfig, Proxy, ResolverConfig,
     RetryConfig, RouteHost, RouteTls, SpoolConfig, TimeoutsIn, TimeoutsOut, TlsVersion, XdpConfig,
 };
-pub use ladder::{Codes, Contact, Rung, Topology};
+pub use ladder::{Codes, Contact, Rung, Topology, WayBack};
 pub use names::{Host, HostName, Mailbox, RouteDomain, Word};
 pub use network::{Network, NetworkError, any_contains};
 pub use problem::{Place, Problem, Problems};

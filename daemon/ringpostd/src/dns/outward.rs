@@ -184,6 +184,11 @@ impl Outward {
         }
     }
 
+    /// Asks as it is, for the operator.
+    pub async fn lookup(&self, question: &Question) -> Outcome {
+        ask(&self.any, question).await.unwrap_or(Outcome::Failed(Failure::Timeout))
+    }
+
     async fn implicit(&self, domain: &str, question: &Question) -> MxAnswer {
         match self.addresses(domain).await {
             AddressAnswer::Found { addresses, ttl_s } => {

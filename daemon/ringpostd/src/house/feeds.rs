@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::Config;
-use crate::xdp::{List, Lists, Loaded};
+use crate::xdp::{Fuse, List, Lists, Loaded};
 
 /// Octets of one file.
 const OCTETS_MAX: u64 = 512 << 20;
@@ -36,6 +36,8 @@ pub struct Listed {
     pub lists: Arc<Lists>,
     /// What is wrong with them, one line each.
     pub problems: Vec<String>,
+    /// The bound on bans, which cores and house share.
+    pub fuse: Arc<Fuse>,
 }
 
 fn stamp(path: &Path) -> Stamp {

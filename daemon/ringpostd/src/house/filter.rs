@@ -20,29 +20,20 @@ use ebpf_common::packet::{Address, Tunnel};
 use gate::{Accepting, Answer, Bans, Client, Problem, Request, Settings, Status, monotonic_s};
 use hints::Kind;
 use hints::ban::Ban;
-use tokio::time::{Duration, MissedTickBehavior};
+use tokio::time::MissedTickBehavior;
 
-use crate::config::{Config, Proxy, Rung, Topology};
+use crate::config::{Config, Proxy, Rung, Topology, WayBack};
 use crate::dnsbl::State;
 use crate::events::{Alarm, Note};
 use crate::post::ToCore;
-use crate::xdp::{Lists, OPERATOR, OWN};
+use crate::rules::{self, Rules};
+use crate::xdp::{Fuse, Lists, OPERATOR, OWN, Order};
 
 use super::House;
 use super::feeds::{Feeds, Listed};
-
-/// How often everything is looked at.
-const TICK: Duration = Duration::from_secs(1);
-/// How long the filter believes that the daemon accepts.
-const ACCEPTING_S: u32 = 5;
-/// How often lapsed bans are swept out of the kernel's table.
-const SWEEP_TICKS: u64 = 60;
-/// Events kept for the admin tool.
-const EVENTS_KEPT: usize = 1_000;
-/// SYNs after which it is judged whether their sources are hidden.
-const SYNS_MIN: u64 = 1_000;
-/// Events that become lines of the log, each second.
-const LINES_MAX: usize = 20;
+use super::limits::{
+    ACCEPTING_S, FILTER_EVENTS_MAX, FILTER_LINES_MAX, FILTER_SWEEP_TICKS, FILTER_TICK, SYNS_MIN,
+};
 
 /// What the gate lent.
 #[derive(Debug)]
@@ -68,6 +59,13 @@ pub(super) struct Filter {
     pub(super) events: RefCell<VecDeque<(u64, Event)>>,
     event_number: Cell<u64>,
     zones: RefCell<Vec<State>>,
+    pub(super) fuse: Arc<Fuse>,
+    /// Clients were not banned for the bound on bans.
+    pub(super) blown: Cell<bool>,
+    /// Where the next round of asking again begins.
+    pub(super) asked: Cell<usize>,
+    /// Wall second at which the next standing order lapses.
+    orders_until_s: Cell<u64>,
 }
 
 impl Filter {
@@ -85,6 +83,10 @@ impl Filter {
             events: RefCell::default(),
             event_number: Cell::new(0),
             zones: RefCell::default(),
+            fuse: listed.fuse,
+            blown: Cell::new(false),
+            asked: Cell::new(0),
+            orders_until_s: Cell::new(u64::MAX),
         }
     }
 
@@ -147,8 +149,32 @@ fn settings(config: &Config, lists: &Lists, ports: Vec<u16>) -> Settings {
         },
         ends: xdp.ends.clone(),
         proxy: xdp.topology == Topology::Proxy,
+        ways: xdp.ways.iter().map(way).collect(),
         ..Settings::default()
     }
+}
+
+fn way(way: &WayBack) -> gate::Way {
+    gate::Way { interface: (*way.interface).into(), vlan: way.vlan, out: (*way.out).into() }
+}
+
+/// The standing orders as the filter is told of them, and when the next of them lapses.
+fn standing_orders(rules: &Rules, wall_s: u64) -> (Vec<Order>, u64) {
+    let holds = |listed: &&rules::Listed| listed.until_s == 0 || listed.until_s > wall_s;
+    let next_s = rules.listed.iter().filter(holds).map(|listed| listed.until_s);
+    let next_s = next_s.filter(|until_s| *until_s > 0).min().unwrap_or(u64::MAX);
+    let order = |listed: &rules::Listed| Order {
+        network: listed.network,
+        allow: listed.allow,
+        expires_s: match listed.until_s {
+            0 => 0,
+            until_s => {
+                let left_s = u32::try_from(until_s - wall_s).unwrap_or(u32::MAX);
+                monotonic_s().saturating_add(left_s)
+            }
+        },
+    };
+    (rules.listed.iter().filter(holds).map(order).collect(), next_s)
 }
 
 /// Asks the gate for everything anew. Blocks for the time of a swap.
@@ -212,13 +238,18 @@ pub(super) fn event_line(event: &Event, lists: &Lists) -> String {
         (_, Action::Answer) => "answered",
         (_, Action::Drop) => "dropped",
     };
+    // Hits of hosts are not kept: their element is to stay one cache line.
+    let hit = match (event.first, event.hits) {
+        (1, _) => "first hit".to_owned(),
+        (_, 0) => "hit again".to_owned(),
+        (_, before) => format!("hit {}", before.saturating_add(1)),
+    };
     format!(
-        "[{}]:{} to port {}: {did}; {place} of {}, hit {}, id {:08X}",
+        "[{}]:{} to port {}: {did}; {place} of {}, {hit}, id {:08X}",
         source(event),
         event.source_port,
         event.destination_port,
         lists.name(event.list),
-        event.hits.saturating_add(1),
         event.id
     )
 }
@@ -239,7 +270,6 @@ pub(super) fn listing(ban: &Ban, wall_us: u64) -> Listing {
         reason: list,
         action: action(Rung::at(u8::try_from(ban.rung).unwrap_or(0))),
         list,
-        flags: 0,
     }
 }
 
@@ -259,7 +289,7 @@ pub(super) fn client_of(key: &[u8]) -> Option<IpAddr> {
 impl House {
     /// For ever.
     pub(super) async fn mind_filter(self: Rc<Self>) {
-        let mut ticks = tokio::time::interval(TICK);
+        let mut ticks = tokio::time::interval(FILTER_TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         for tick in 0_u64.. {
             ticks.tick().await;
@@ -268,6 +298,10 @@ impl House {
                 continue;
             }
             self.look_at_feeds().await;
+            self.look_at_bans(tick);
+            if engine::wall_us() / 1_000_000 >= self.filter.orders_until_s.get() {
+                self.filter.due.set(true);
+            }
             if self.filter.due.replace(false) {
                 self.establish().await;
             }
@@ -347,8 +381,11 @@ impl House {
         };
         let lists = Arc::clone(&self.filter.lists.borrow());
         let settings = settings(&config, &lists, self.ports(&config));
+        let rules = Arc::clone(&self.orders.borrow().rules);
+        let (orders, next_s) = standing_orders(&rules, engine::wall_us() / 1_000_000);
+        self.filter.orders_until_s.set(next_s);
         let done = tokio::task::spawn_blocking(move || {
-            let (set, notes) = lists.set();
+            let (set, notes) = lists.set(&orders);
             establish(&client, settings, &set).map(|lent| (lent, notes))
         });
         match done.await {
@@ -435,7 +472,7 @@ impl House {
             Ok(_) => return,
         };
         self.take_status(*status);
-        if tick.is_multiple_of(SWEEP_TICKS)
+        if tick.is_multiple_of(FILTER_SWEEP_TICKS)
             && let Some(lent) = self.filter.lent.borrow().as_ref()
         {
             // Only to make room: what has lapsed counts no more.
@@ -465,21 +502,21 @@ impl House {
         let lists = Arc::clone(&self.filter.lists.borrow());
         let mut kept = self.filter.events.borrow_mut();
         for (n, event) in status.events.iter().enumerate() {
-            if n < LINES_MAX {
+            if n < FILTER_LINES_MAX {
                 self.note(Note::Filter, &event_line(event, &lists));
             }
             let number = self.filter.event_number.get() + 1;
             self.filter.event_number.set(number);
             kept.push_back((number, *event));
         }
-        if status.events.len() > LINES_MAX {
-            let more = status.events.len() - LINES_MAX;
+        if status.events.len() > FILTER_LINES_MAX {
+            let more = status.events.len() - FILTER_LINES_MAX;
             self.note(
                 Note::Filter,
                 &format!("and {more} more events: `ringpost xdp tail` has them"),
             );
         }
-        while kept.len() > EVENTS_KEPT {
+        while kept.len() > FILTER_EVENTS_MAX {
             kept.pop_front();
         }
         drop(kept);
@@ -507,6 +544,7 @@ impl House {
     pub(super) fn filter_alarms(&self) -> Vec<String> {
         let mut lines = self.filter.problems.borrow().clone();
         lines.extend(self.filter.without.borrow().clone());
+        lines.extend(self.fuse_line());
         let zones = Arc::clone(&self.orders.borrow().zones);
         for zone in zones.all() {
             let state = zone.state();

@@ -12,7 +12,10 @@ use hints::{Kind, Value, What, client_key};
 use spool::id::MessageId;
 
 use crate::config::Rung;
-use crate::dnsbl::{Finding, Judged, State};
+use crate::dns::{self, Question};
+use crate::dnsbl::{self, Finding, Inquiry, Judged, Said, State};
+use crate::post::Orders;
+use crate::rules::RULES_MAX;
 use crate::xdp::{self, Lists, OPERATOR, RELAPSE_S, Standing};
 
 use super::House;
@@ -151,6 +154,11 @@ impl House {
         }
         let lists = self.filter.lists.borrow().clone();
         let [list, ..] = id.to_be_bytes();
+        if list == OPERATOR && id < u32::try_from(RULES_MAX).unwrap_or(0) {
+            let mut out = Lines::default();
+            out.put("list", "standing orders: `ringpost rules` shows them");
+            return out.page();
+        }
         if lists.all().any(|(number, _)| number == list) {
             let mut out = Lines::default();
             out.put("list", lists.name(list));
@@ -175,13 +183,25 @@ impl House {
             let value = format!("{}: {kind}, {}", config.name.as_str(), config.file.display());
             out.put("list", &value);
         }
+        if let Some(allow) = self.orders.borrow().rules.stance(address, wall_us / SECOND_US) {
+            out.put("standing order", if allow { "allowed" } else { "blocked" });
+        }
+        if let Some(good) = self.hints.delivered(client_key(address).as_ref(), wall_us) {
+            let ago_s = wall_us.saturating_sub(good.last_us) / SECOND_US;
+            out.put("mail taken", &format!("{ago_s} s ago: not banned for [xdp] good_days"));
+        }
         match self.hints.ban(client_key(address).as_ref(), wall_us) {
             Some(ban) => ban_lines(&ban, &lists, wall_us, &mut out),
             None => out.put("ban", "none"),
         }
         for (place, listing, hits, last_s) in found.iter().flat_map(|status| &status.found) {
             let ago = if *last_s == 0 { "never".to_owned() } else { ago(*last_s) };
-            let value = format!("{}, {hits} hits, last {ago}", in_filter(*place, listing, &lists));
+            let hits = match (*place, *hits) {
+                (2, 0) => "not heard of yet".to_owned(),
+                (2, _) => "heard of".to_owned(),
+                (_, hits) => format!("{hits} hits, last {ago}"),
+            };
+            let value = format!("{}, {hits}", in_filter(*place, listing, &lists));
             out.put("in the filter", &value);
         }
         out.page()
@@ -265,7 +285,11 @@ impl House {
             |status| in_force(&status.found, mode, &lists),
         );
         out.put("filter", &filter);
-        let judged = lists.judge(address, wall_us / SECOND_US);
+        let mut judged = lists.judge(address, wall_us / SECOND_US);
+        if judged != Judged::Allowed {
+            let by_dns = self.ask_lists(address, &orders, &mut out).await;
+            judged = further(judged, by_dns);
+        }
         let finding = match judged {
             Judged::Listed(finding) => Some(finding),
             Judged::Allowed | Judged::Unlisted => None,
@@ -273,17 +297,47 @@ impl House {
         let ban = self.hints.ban(client_key(address).as_ref(), wall_us);
         let ban = ban.filter(|ban| ban.holds(wall_us) && judged != Judged::Allowed);
         let standing = Standing { finding, ban: ban.as_ref().map(rung_of), busy: false };
-        let greeting = if xdp::in_greeting(mode, &standing) { "refused, 554" } else { "greeted" };
+        let stance = orders.rules.stance(address, wall_us / SECOND_US);
+        let greeting = match (stance, xdp::in_greeting(mode, &standing)) {
+            (Some(false), _) => "turned away: a standing order",
+            (_, true) => "refused, 554",
+            (_, false) => "greeted",
+        };
         out.put("greeting", greeting);
         let by = finding.map(|finding| lists.name(finding.list).to_owned());
         let rcpt = match (by, xdp::at_rcpt(mode, finding)) {
             (Some(by), true) => format!("refused, 554 5.7.1, listed by {by}"),
             (Some(by), false) => format!("taken; noted that {by} lists it"),
             (None, _) if judged == Judged::Allowed => "taken: always allowed".to_owned(),
-            (None, _) => "taken, unless a DNS list says otherwise".to_owned(),
+            (None, _) => "taken".to_owned(),
         };
         out.put("rcpt", &rcpt);
         out.page()
+    }
+
+    /// What the DNS lists say now, one line each; not counted among their answers.
+    async fn ask_lists(&self, address: IpAddr, orders: &Orders, out: &mut Lines) -> Judged {
+        let zones = orders.zones.all();
+        let mut inquiry = Inquiry::new(zones.len());
+        for zone in zones {
+            let name = dnsbl::name(address, zone.config.zone.as_str());
+            let Ok(question) = Question::new(name.as_bytes(), dns::Kind::A) else { continue };
+            let outcome = self.lookups.ask_dns(&question).await;
+            let said = dnsbl::read(&zone.config, &outcome);
+            let counts = zone.state() == State::Proven;
+            let line = match said {
+                Said::Listed { ceiling, ttl_s } => {
+                    let kind = if zone.config.allow { "allowed" } else { ceiling.as_str() };
+                    format!("lists it: {kind}, for {ttl_s} s")
+                }
+                Said::Not => "does not list it".to_owned(),
+                Said::Trouble => format!("no answer that counts: {outcome:?}"),
+            };
+            let aside = if counts { "" } else { "; is cut off, so it does not count" };
+            out.put(zone.config.zone.as_str(), &format!("{line}{aside}"));
+            inquiry.take(zone, if counts { said } else { Said::Trouble });
+        }
+        inquiry.verdict(&orders.zones)
     }
 
     /// Puts the events behind a number; the number of the last.
@@ -310,6 +364,16 @@ impl House {
             tokio::time::sleep(TAIL_LOOK).await;
         }
         Reply::Xdp(XdpPage { lines: List::cut(lines.0), next: Some(next) })
+    }
+}
+
+/// Of what files and DNS lists say: allow wins, then who goes further; of equals the file.
+const fn further(by_file: Judged, by_dns: Judged) -> Judged {
+    match (&by_file, &by_dns) {
+        (Judged::Allowed, _) | (_, Judged::Allowed) => Judged::Allowed,
+        (Judged::Listed(a), Judged::Listed(b)) if a.ceiling.height() < b.ceiling.height() => by_dns,
+        (Judged::Listed(_), _) => by_file,
+        (Judged::Unlisted, _) => by_dns,
     }
 }
 

@@ -43,6 +43,19 @@ pub const LOG_AGAIN: Duration = Duration::from_secs(1);
 /// Time for the last log lines at the end.
 pub const LOG_END_WAIT: Duration = Duration::from_secs(2);
 
+/// How often lists and the XDP filter are looked at.
+pub const FILTER_TICK: Duration = Duration::from_secs(1);
+/// How long the filter believes that the daemon accepts, in seconds.
+pub const ACCEPTING_S: u32 = 5;
+/// Looks between two sweeps of lapsed bans out of the kernel's table.
+pub const FILTER_SWEEP_TICKS: u64 = 60;
+/// Events of the filter that are kept for the admin tool.
+pub const FILTER_EVENTS_MAX: usize = 1_000;
+/// Events that become lines of the log at one look.
+pub const FILTER_LINES_MAX: usize = 20;
+/// SYNs after which it is judged whether their sources are hidden.
+pub const SYNS_MIN: u64 = 1_000;
+
 /// A certificate that ends in less than this is an alarm.
 pub const CERTIFICATE_LEFT_S: i64 = 14 * 86_400;
 /// How often the certificates' end is looked at.
@@ -54,5 +67,6 @@ pub const CLOCK_AHEAD_US: u64 = 86_400_000_000;
 /// The same, behind.
 pub const CLOCK_BEHIND_US: u64 = 60_000_000;
 
+const _: () = assert!(FILTER_TICK.as_secs() * 2 < ACCEPTING_S as u64);
 const _: () = assert!(TICK.as_micros() * 4 <= STALL_US as u128);
 const _: () = assert!(LOOKUPS_AT_ONCE < LOOKUPS_MAX);

@@ -15,7 +15,7 @@ use engine::MailboxSender;
 use tokio::sync::Semaphore;
 
 use crate::config::ResolverConfig;
-use crate::dns::{AddressAnswer, MxAnswer, Outward, OutwardConfig};
+use crate::dns::{AddressAnswer, Failure, MxAnswer, Outcome, Outward, OutwardConfig, Question};
 use crate::post::ToCore;
 
 use super::limits::{LOOKUP_WAIT, LOOKUPS_AT_ONCE, LOOKUPS_MAX};
@@ -109,6 +109,24 @@ impl Lookups {
                 });
             }
         }
+    }
+
+    /// A core could not read an answer from a datagram.
+    pub(super) fn over_tcp(self: &Rc<Self>, core: usize, number: u64, question: Question) {
+        let this = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            let outward = Rc::clone(&this.outward.borrow());
+            let outcome = this.limited(outward.over_tcp(&question)).await;
+            let outcome = outcome.unwrap_or(Outcome::Failed(Failure::Timeout));
+            this.post(core, ToCore::OverTcp(number, outcome));
+        });
+    }
+
+    /// Any question, for the operator.
+    pub(super) async fn ask_dns(&self, question: &Question) -> Outcome {
+        let outward = Rc::clone(&self.outward.borrow());
+        let outcome = self.limited(outward.lookup(question)).await;
+        outcome.unwrap_or(Outcome::Failed(Failure::Timeout))
     }
 
     /// The exchangers of a domain, for the operator.

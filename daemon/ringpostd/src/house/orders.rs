@@ -155,6 +155,9 @@ impl House {
             zones: Arc::clone(&old.zones),
             rules: Arc::new(rules),
         });
+        if old.rules.listed != orders.rules.listed {
+            self.filter.due.set(true);
+        }
         *self.orders.borrow_mut() = Arc::clone(&orders);
         self.tell_all(move || ToCore::Orders(Arc::clone(&orders)));
     }

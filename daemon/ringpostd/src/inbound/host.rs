@@ -191,7 +191,7 @@ impl Talk {
         let asked = self.asked.take_if(|asked| asked.due_us <= now_us)?;
         if asked.fact == Fact::Listed {
             // Silence lists nobody.
-            self.ladder.judged(Judged::Unlisted);
+            self.ladder.judged(Judged::Unlisted, None);
             self.asked = Some(asked);
             return self.weigh_again(desk);
         }

@@ -19,6 +19,8 @@ use crate::xdp::{self, OWN, RELAPSE_S, Standing};
 #[derive(Debug, Default)]
 pub(super) struct Ladder {
     finding: Option<Finding>,
+    /// What the list says of it in words.
+    text: Option<Box<str>>,
     ban: Option<Ban>,
     /// DNS lists are being asked.
     open: bool,
@@ -45,7 +47,9 @@ impl Ladder {
             Judged::Listed(finding) => self.finding = Some(finding),
             Judged::Unlisted => {}
         }
-        let ban = desk.hints.ban(client_key(client).as_ref(), desk.wall_us);
+        let key = client_key(client);
+        desk.fuse.saw(key.as_ref(), desk.now_us);
+        let ban = desk.hints.ban(key.as_ref(), desk.wall_us);
         self.ban = ban.filter(|ban| ban.holds(desk.wall_us));
         let Desk { names, orders, .. } = desk;
         if let Some(names) = names.as_mut().filter(|_| !orders.zones.all().is_empty()) {
@@ -54,7 +58,7 @@ impl Ladder {
     }
 
     /// What the DNS lists say. A file's word counts beside theirs: who goes further is named.
-    pub(super) fn judged(&mut self, judged: Judged) {
+    pub(super) fn judged(&mut self, judged: Judged, text: Option<Box<str>>) {
         self.open = false;
         match judged {
             Judged::Allowed => {
@@ -65,6 +69,7 @@ impl Ladder {
                 let height = |finding: &Finding| finding.ceiling.height();
                 if self.finding.as_ref().is_none_or(|old| height(old) < height(&finding)) {
                     self.finding = Some(finding);
+                    self.text = text;
                 }
             }
             Judged::Unlisted => {}
@@ -105,9 +110,10 @@ impl Ladder {
         let banned = self.ban.map(|ban| u8::try_from(ban.list).unwrap_or(OWN));
         let name = desk.lists.name(listed.or(banned).unwrap_or(OWN));
         let config = desk.config();
+        let text = self.text.as_ref().map(|text| format!(" ({text})")).unwrap_or_default();
         match &config.xdp.contact {
-            Some(contact) => format!("[{client}] by {name}; see {}", contact.as_str()),
-            None => format!("[{client}] by {name}; ask postmaster@{}", config.node.hostname),
+            Some(contact) => format!("[{client}] by {name}{text}; see {}", contact.as_str()),
+            None => format!("[{client}] by {name}{text}; ask postmaster@{}", config.node.hostname),
         }
     }
 
@@ -141,8 +147,12 @@ impl Ladder {
     }
 }
 
-/// Bans a client, if it is not banned already.
+/// Bans a client, if it is not banned already; not one whose mail was taken lately, and none when
+/// too large a part of all clients is banned.
 fn put(desk: &mut Desk, client: IpAddr, finding: Finding, session: MessageId) {
+    if finding.ceiling.height() < Rung::Answer.height() || desk.is_good(client) {
+        return;
+    }
     let key = client_key(client);
     let old = desk.hints.ban(key.as_ref(), desk.wall_us);
     let octets = session.to_bytes();
@@ -152,6 +162,9 @@ fn put(desk: &mut Desk, client: IpAddr, finding: Finding, session: MessageId) {
     let id = u32::from_le_bytes([a, b, c, d]);
     let session = u128::from_le_bytes(wide);
     let Some(ban) = xdp::ban(finding, old, id, session, desk.wall_us) else { return };
+    if !desk.fuse.allows(desk.config().xdp.banned_percent_max) {
+        return;
+    }
     let life_us = ban.until_us.saturating_sub(desk.wall_us);
     let life_us = life_us.saturating_add(u64::from(RELAPSE_S) * 1_000_000);
     desk.hint(Kind::Ban, key.as_ref(), What::Put(Value::Ban(ban), life_us));

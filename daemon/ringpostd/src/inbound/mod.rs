@@ -413,8 +413,14 @@ impl Session {
     }
 
     /// What the DNS lists say of the client.
-    pub fn judged(&mut self, core: &mut Core<ToCore>, desk: &mut Desk, judged: Judged) {
-        self.talk.ladder.judged(judged);
+    pub fn judged(
+        &mut self,
+        core: &mut Core<ToCore>,
+        desk: &mut Desk,
+        judged: Judged,
+        text: Option<Box<str>>,
+    ) {
+        self.talk.ladder.judged(judged, text);
         if let Some((token, answer)) = self.talk.weigh_again(desk) {
             self.answer(core, desk, token, answer);
         }

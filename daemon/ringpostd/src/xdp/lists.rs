@@ -28,6 +28,17 @@ pub fn first_zone(config: &Config) -> u8 {
     FIRST + u8::try_from(config.lists.len()).unwrap_or(u8::MAX - FIRST)
 }
 
+/// A standing order of the operator's, as the filter is told of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Order {
+    /// Of whom.
+    pub network: Network,
+    /// Let in; else turned away.
+    pub allow: bool,
+    /// Second of the monotonic clock at which it lapses; 0 is never.
+    pub expires_s: u32,
+}
+
 /// A file that was read.
 #[derive(Debug)]
 pub struct List {
@@ -197,9 +208,10 @@ impl Lists {
         found.map_or(Judged::Unlisted, Judged::Listed)
     }
 
-    /// The set that the filter gets, and what did not fit, one line each.
+    /// The set that the filter gets, with the operator's orders, and what did not fit, one line
+    /// each.
     #[must_use]
-    pub fn set(&self) -> (Vec<u8>, Vec<String>) {
+    pub fn set(&self, orders: &[Order]) -> (Vec<u8>, Vec<String>) {
         let mut tables = Tables::default();
         for network in &self.allow {
             let address = words(network.address());
@@ -211,13 +223,14 @@ impl Lists {
         for (number, list) in order {
             tables.list(number, list);
         }
+        tables.orders(orders);
         let notes = tables.notes();
         (tables.octets(), notes)
     }
 }
 
 const OPEN: Listing =
-    Listing { expires_s: 0, id: 0, reason: 0, action: Action::Pass, list: OPERATOR, flags: 0 };
+    Listing { expires_s: 0, id: 0, reason: 0, action: Action::Pass, list: OPERATOR };
 
 fn words(address: IpAddr) -> Address {
     match address {
@@ -252,6 +265,21 @@ impl Tables {
             } else if address.six && bits == 64 {
                 self.push(Table::Hosts4, Table::Hosts6, address, bits, listing);
             } else {
+                self.push(Table::Networks4, Table::Networks6, address, bits, listing);
+            }
+        }
+    }
+
+    /// Who is blocked reads the 554 from the first SYN on; last, so that no list is in their place.
+    /// Single addresses are networks as well: hosts have no end of their own.
+    fn orders(&mut self, orders: &[Order]) {
+        for (id, order) in (0_u32..).zip(orders) {
+            let (address, bits) = (words(order.network.address()), order.network.prefix());
+            if order.allow {
+                self.push(Table::Allowed4, Table::Allowed6, address, bits, OPEN);
+            } else {
+                let action = Action::Answer;
+                let listing = Listing { expires_s: order.expires_s, id, action, ..OPEN };
                 self.push(Table::Networks4, Table::Networks6, address, bits, listing);
             }
         }
@@ -353,7 +381,13 @@ mod tests {
             "192.0.2.3\n",
             "10.0.0.1\n",
         ]);
-        let (octets, notes) = lists.set();
+        let order = |network, allow| Order {
+            network: Network::parse(network).unwrap(),
+            allow,
+            expires_s: if allow { 0 } else { 77 },
+        };
+        let orders = [order("10.9.0.0/16", false), order("10.9.0.7", true)];
+        let (octets, notes) = lists.set(&orders);
         assert!(notes.is_empty());
         let set = Set::read(&octets).expect("sound");
         let records = |t| set.records(t).map(|r| r.expect("sound")).collect::<Vec<_>>();
@@ -363,9 +397,14 @@ mod tests {
         assert!(hosts[..4].iter().all(|r| r.listing.action == Action::Count));
         assert_eq!((hosts[4].listing.action, hosts[4].listing.list), (Action::Drop, 3));
         assert_eq!(records(Table::Hosts6).len(), 1);
-        assert_eq!(records(Table::Networks4), []);
-        // Two of the config, one of the list of friends.
-        assert_eq!(records(Table::Allowed4).len(), 3);
+        let blocked = records(Table::Networks4);
+        assert_eq!((blocked.len(), blocked[0].bits, blocked[0].listing.expires_s), (1, 16, 77));
+        assert_eq!(
+            (blocked[0].listing.action, blocked[0].listing.list),
+            (Action::Answer, OPERATOR)
+        );
+        // Two of the config, one of the list of friends, one of the operator's orders.
+        assert_eq!(records(Table::Allowed4).len(), 4);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::cell::Cell;
 use ebpf_common::answer::{self, Link, Say};
 use ebpf_common::config::{Config, FLAG_ANSWER, FLAG_BUCKET, FLAG_TAGGED};
 use ebpf_common::count::Counter;
-use ebpf_common::entry::{Action, Entry, Listing};
+use ebpf_common::entry::{Action, Entry, Host, Listing};
 use ebpf_common::packet::{Address, Segment, Tunnel, parse};
 use ebpf_common::set::{Set, TABLES};
 use ebpf_common::text;
@@ -23,7 +23,7 @@ impl Tables for All {
     fn ban(&self, _: &Address) -> Option<&Entry> {
         Some(&self.0)
     }
-    fn host(&self, _: u32, _: &Address) -> Option<&Entry> {
+    fn host(&self, _: u32, _: &Address) -> Option<&Host> {
         None
     }
     fn network(&self, _: u32, _: &Address) -> Option<&Entry> {
@@ -40,9 +40,13 @@ impl Tables for All {
         u32::MAX
     }
     fn count(&self, _: Counter) {}
-    fn count_reason(&self, _: u8, _: Action) {}
+    fn count_reason(&self, _: u8, _: Action) -> u32 {
+        0
+    }
     fn spread(&self, _: u32) {}
-    fn event(&self, _: &Hit<'_>, _: &Segment, _: u32) {}
+    fn event(&self, _: &Hit, _: &Segment, _: u32) -> bool {
+        true
+    }
 }
 
 fuzz_target!(|octets: &[u8]| {
@@ -52,7 +56,7 @@ fuzz_target!(|octets: &[u8]| {
         }
     }
     let listing =
-        Listing { expires_s: 0, id: 7, reason: 0, action: Action::Answer, list: 0, flags: 0 };
+        Listing { expires_s: 0, id: 7, reason: 0, action: Action::Answer, list: 0 };
     let all = All(listing.into(), Cell::new(0));
     let mut config = Config::new();
     config.mode = Action::Drop as u8;

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use crate::config::ladder::{Codes, Contact, Rung, Topology};
+use crate::config::ladder::{Codes, Contact, Rung, Topology, WayBack};
 use crate::config::names::{HostName, Word};
 use crate::config::network::Network;
 use crate::config::section::Default::{Optional, Required};
@@ -26,6 +26,8 @@ section! {
         topology: Topology = default("\"direct\""), FREE;
         /// Our ends of the switch's tunnels.
         ends: Vec<IpAddr> = default("[]"), FREE;
+        /// Ways back the kernel does not show: interface (and tag), and who has the address.
+        ways: Vec<WayBack> = default("[]"), FREE;
         /// Networks that are never turned away: balancers, health checks, partners.
         allow: Vec<Network> = default("[]"), FREE;
         /// Packets that open connections, of one network (IPv4 /24, IPv6 /48).
@@ -44,6 +46,10 @@ section! {
         evidence: u32 = default("50"), within(1, 1_000_000, "errors");
         /// How far such a ban goes.
         evidence_ceiling: Rung = default("\"answer\""), FREE;
+        /// Days for which a client whose mail was taken is heard, whatever lists it; 0: none.
+        good_days: u32 = default("7"), within(0, 30, "days");
+        /// Part of the last hour's clients that may be banned at once; 100 bans always may be.
+        banned_percent_max: u32 = default("20"), within(1, 100, "%");
         /// Where a refused client may ask; without it postmaster at the node's name.
         contact: Option<Contact> = Optional, FREE;
     }
@@ -94,6 +100,8 @@ section! {
         codes: Vec<Codes> = default("[]"), FREE;
         /// How far it may go, whatever the answer.
         ceiling: Rung = default("\"answer\""), FREE;
+        /// Whether a refusal quotes what it says of the client (TXT), at most 100 letters.
+        text: bool = default("true"), FREE;
         /// Whether it counts only while 127.0.0.2 is listed and 127.0.0.1 is not (RFC 5782 5).
         tested: bool = default("true"), FREE;
         /// Part of the last 200 answers from which on it lists too many and is cut off.
