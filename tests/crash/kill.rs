@@ -2,25 +2,12 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 
 use crate::daemon::backend::Backend;
 use crate::daemon::client::Client;
-use crate::daemon::programs::{Daemon, Folder, Running, Setup, program, sink};
-
-/// A source of many sessions that goes on whatever happens to the server.
-fn load(target: SocketAddr, acked: &Path, words: &[&str]) -> Child {
-    Command::new(program("mxbench"))
-        .args(["source", "--tolerant", "--failures-max", "50", "--target", &target.to_string()])
-        .args(["--acked"])
-        .arg(acked)
-        .args(words)
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("mxbench starts")
-}
+use crate::daemon::programs::{Daemon, Folder, Running, Setup, load, sink};
 
 fn acked(path: &Path) -> HashSet<String> {
     fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect()

@@ -85,6 +85,10 @@ pub(crate) struct Setup {
     pub(crate) more: String,
     /// Segments of 16 MiB.
     pub(crate) segments: u32,
+    /// Further keys below `[spool]`.
+    pub(crate) spool: String,
+    /// Where the spool is, besides the folder's own: a device.
+    pub(crate) place: Option<String>,
     /// Further words on the command line.
     pub(crate) words: Vec<String>,
     pub(crate) environment: Vec<(String, String)>,
@@ -105,6 +109,8 @@ impl Setup {
             node: String::new(),
             more: String::new(),
             segments: 8,
+            spool: String::new(),
+            place: None,
             words: Vec::new(),
             environment: Vec::new(),
         }
@@ -128,7 +134,7 @@ impl Setup {
              [limits]\n{limits}\
              {routes}\
              [retry]\n{retry}\
-             [spool]\nplaces = [\"{spool}\"]\nsegments = {segments}\nsegment_mib = 16\n\
+             [spool]\nplaces = [\"{spool}\"]\nsegments = {segments}\nsegment_mib = 16\n{more_spool}\
              [hints]\nfile = \"{hints}\"\nsize = \"16 MiB\"\n\
              [log]\ndir = \"{dir}\"\n{log}\
              [admin]\nsocket = \"{admin}\"\n{more}",
@@ -138,7 +144,8 @@ impl Setup {
             policy = self.policy,
             limits = self.limits,
             retry = self.retry,
-            spool = at("spool"),
+            spool = self.place.clone().unwrap_or_else(|| at("spool")),
+            more_spool = self.spool,
             segments = self.segments,
             hints = at("hints"),
             dir = at("log"),
@@ -171,6 +178,19 @@ impl Daemon {
         let (child, addresses) = spawn(&folder, &setup)
             .unwrap_or_else(|said| panic!("ringpostd does not start: {said}"));
         Self { child, address: addresses[0], addresses, folder, setup }
+    }
+
+    /// What it says when it does not start.
+    pub(crate) fn refusal(name: &str, setup: &Setup) -> String {
+        let folder = Folder::new(name);
+        fs::write(folder.path("mx.toml"), setup.config(&folder)).expect("config written");
+        match spawn(&folder, setup) {
+            Err(said) => said,
+            Ok((child, _)) => {
+                drop(Running(child));
+                panic!("ringpostd starts, and should not");
+            }
+        }
     }
 
     /// kill -9, as a power cut of the process.
@@ -459,6 +479,19 @@ pub(crate) fn sink(maildir: &Path, listen: &str, words: &[&str]) -> (Running, So
         .expect("mxbench starts");
     let address = ready(&mut child, "mxbench sink: listening on ").expect("it listens");
     (Running(child), address.parse().expect("an address"))
+}
+
+/// A source of many sessions that goes on whatever happens to the server; a list of the ids that
+/// were acknowledged.
+pub(crate) fn load(target: SocketAddr, acked: &Path, words: &[&str]) -> Child {
+    Command::new(program("mxbench"))
+        .args(["source", "--tolerant", "--failures-max", "50", "--target", &target.to_string()])
+        .args(["--acked"])
+        .arg(acked)
+        .args(words)
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("mxbench starts")
 }
 
 /// Runs `mxbench source` to its end; its JSON.

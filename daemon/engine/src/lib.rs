@@ -65,6 +65,7 @@ pub mod map;
 pub mod storage;
 
 mod probe;
+mod trial;
 
 mod config;
 
@@ -87,3 +88,4 @@ pub use handle::{Conn, File, Listener, Timer, Udp};
 pub use mailbox::{MailboxReceiver, MailboxSender, mailbox};
 pub use probe::{Probe, StartError};
 pub use reactor::{Core, DiskRefused, Handler, Heartbeat, SendRefused, Stats};
+pub use trial::{Trial, trial};

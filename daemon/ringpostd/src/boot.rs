@@ -15,11 +15,18 @@ mod sockets;
 
 mod tables;
 
+mod probe;
+
+mod progress;
+
+mod serial;
+
 mod store;
 
 mod core_thread;
 
 pub use error::{BootError, exit};
+pub use probe::probe;
 pub use sockets::{Socket, addresses, of_cores};
 
 use std::cell::RefCell;
@@ -55,6 +62,7 @@ use crate::tls::{ClientTls, OnExpired, Tickets};
 use crate::xdp::Lists;
 
 use core_thread::{Common, Own};
+use progress::Progress;
 use store::Store;
 use tables::Tables;
 
@@ -177,8 +185,10 @@ fn start(
     let tables = open_tables(&config, started_wall_us, &mut journal)?;
     let tickets = Tickets::new().map_err(|error| BootError::os(error, ""))?;
     let certificates = load_certificates(&config, &tickets, started_wall_us, &mut journal)?;
-    let store = locked.recover(&config, cpus.len(), engine::wall_us())?;
-    tell_recovery(&store, &mut journal);
+    let mut progress = Progress::new(engine::now_us());
+    let mut told = |done, total| progress.told(engine::now_us(), done, total, &mut journal);
+    let store = locked.recover(&config, cpus.len(), engine::wall_us(), &mut told)?;
+    tell_recovery(&store, progress.took_ms(engine::now_us()), &mut journal);
     note_panics(tables.hints, store.run);
     let facts = facts(&store, &probe);
     let facts = Facts { config_file: config_file.to_owned(), started_wall_us, supervised, ..facts };
@@ -341,13 +351,13 @@ fn facts(store: &Store, probe: &Probe) -> Facts {
     }
 }
 
-fn tell_recovery(store: &Store, journal: &mut Journal) {
+fn tell_recovery(store: &Store, took_ms: u64, journal: &mut Journal) {
     let Store { report, run, notes, .. } = store;
     notes.iter().for_each(|note| journal.note(Note::Recovered, note));
     let ended = if report.was_running { "was cut off" } else { "had ended" };
     let text = format!(
-        "run {run}: the one before {ended}; {} messages in {} segments ({} sealed), {} KiB read, \
-         {} batches never acknowledged struck out, {} healed",
+        "run {run}: the one before {ended}; {} messages in {} segments ({} sealed), {} KiB read \
+         in {took_ms} ms, {} batches never acknowledged struck out, {} healed",
         report.messages,
         report.segments_used,
         report.segments_sealed,

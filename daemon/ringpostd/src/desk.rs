@@ -15,7 +15,7 @@ use smtp::server;
 use spool::id::{MessageId, TransactionId};
 use spool::message::Envelope;
 
-use crate::config::{Config, Network, any_contains};
+use crate::config::{Config, Network, SpoolConfig, any_contains};
 use crate::events::{Alarm, Event, Reader, Reason};
 use crate::lookup::Names;
 use crate::maillog::MailLog;
@@ -140,8 +140,8 @@ pub struct Desk {
     pub token: u64,
     /// Transactions the log told to pause, with the session that writes them.
     pub paused: HashMap<u64, Conn>,
-    /// The spool is below its watermark: new mail hears 452 until it is above the upper one.
-    pub short_of_space: bool,
+    /// How much room this core's log has.
+    pub space: Space,
     /// Lists of addresses.
     pub lists: Arc<Lists>,
     /// The bound on bans.
@@ -156,6 +156,47 @@ pub struct Desk {
     pub stopped: bool,
     /// Reply octets of the call under way; kept for its room.
     pub scratch: Vec<u8>,
+}
+
+/// How much room a log has, by the watermarks of the config.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub enum Space {
+    /// Mail is taken.
+    #[default]
+    Enough,
+    /// New mail hears 452, until there is room above the highest mark.
+    Short,
+    /// New sessions hear 421, until there is room above the lower mark.
+    Out,
+}
+
+impl Space {
+    /// What follows from so many free segments of all.
+    #[must_use]
+    pub fn next(self, free: usize, all: usize, spool: &SpoolConfig) -> Self {
+        let below = |percent: u32| {
+            let percent = usize::try_from(percent).unwrap_or(0);
+            free.saturating_mul(100) < all.saturating_mul(percent)
+        };
+        if below(spool.turn_away_below_percent) {
+            Self::Out
+        } else if below(spool.refuse_below_percent)
+            || self != Self::Enough && below(spool.resume_above_percent)
+        {
+            Self::Short
+        } else {
+            Self::Enough
+        }
+    }
+
+    /// What the operator reads.
+    const fn text(self) -> &'static str {
+        match self {
+            Self::Enough => "the spool has room again",
+            Self::Short => "the spool is nearly full: new mail hears 452",
+            Self::Out => "the spool is nearly full: new sessions hear 421",
+        }
+    }
 }
 
 /// Something for another thread.
@@ -290,21 +331,10 @@ impl Desk {
 
     /// Compares the free part of the log with the watermarks of the config.
     pub fn watch_space(&mut self, free: usize, all: usize) {
-        let spool = &self.orders.config.spool;
-        let percent = |n: u32| all.saturating_mul(usize::try_from(n).unwrap_or(0)) / 100;
-        let short = if self.short_of_space {
-            free < percent(spool.resume_above_percent)
-        } else {
-            free < percent(spool.refuse_below_percent)
-        };
-        if short != self.short_of_space {
-            self.short_of_space = short;
-            let text = if short {
-                "the spool is nearly full: new mail hears 452"
-            } else {
-                "the spool has room again"
-            };
-            self.tell(&Event::Alarmed(Alarm::SpoolFull, text));
+        let space = self.space.next(free, all, &self.orders.config.spool);
+        if space != self.space {
+            self.space = space;
+            self.tell(&Event::Alarmed(Alarm::SpoolFull, space.text()));
         }
     }
 
@@ -368,4 +398,30 @@ pub const fn reason_of_error(error: spool::log::TransactionError) -> Reason {
 #[must_use]
 pub fn id_text(id: TransactionId) -> String {
     id.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mail_is_refused_sessions_are_turned_away_and_both_come_back() {
+        let text = "[node]\nhostname=\"mx.example.org\"\n[policy]\npostmaster=\"p@example.org\"\n\
+                    [[route]]\ndomains=[\"example.org\"]\nmx=true\n\
+                    [[listener]]\naddress=\"127.0.0.1\"\ntls=\"none\"\n\
+                    [spool]\nplaces=[\"/s\"]\nturn_away_below_percent=5\n\
+                    refuse_below_percent=10\nresume_above_percent=20\n";
+        let config = Config::parse("t", text, &crate::config::Disk).unwrap().config;
+        let mut space = Space::default();
+        let seen: Vec<Space> = [100, 10, 9, 15, 5, 4, 5, 19, 20, 4, 20]
+            .map(|free| {
+                space = space.next(free, 100, &config.spool);
+                space
+            })
+            .into();
+        let (enough, short, out) = (Space::Enough, Space::Short, Space::Out);
+        let expected =
+            [enough, enough, short, short, short, out, short, short, enough, out, enough];
+        assert_eq!(seen, expected);
+    }
 }

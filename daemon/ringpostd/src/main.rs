@@ -22,6 +22,7 @@ ringpostd: a mail exchanger.
     ringpostd --config FILE --supervise   run, and run again whatever happens
     ringpostd gate [--pins FOLDER]        the XDP filter's keeper; --supervise starts it
     ringpostd --check FILE                say all that is wrong with a config, start nothing
+    ringpostd --probe FOLDER              try 10,000 durable writes there, say how they went
     ringpostd --print-config-docs         every key of a config, as Markdown
     ringpostd --version
     ringpostd --help
@@ -39,6 +40,7 @@ enum Command {
     Run { config: PathBuf, supervise: bool },
     Gate(Option<PathBuf>),
     Check(PathBuf),
+    Probe(PathBuf),
     Docs,
     Version,
     Help,
@@ -64,6 +66,7 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command, String> {
                 other = Some(Command::Gate(Some(file()?)));
             }
             "--check" => other = Some(Command::Check(file()?)),
+            "--probe" => other = Some(Command::Probe(file()?)),
             "--supervise" => supervise = true,
             "--print-config-docs" => other = Some(Command::Docs),
             "--version" | "-V" => other = Some(Command::Version),
@@ -83,6 +86,10 @@ fn main() -> ExitCode {
         Ok(Command::Run { config, supervise }) => run(&config, supervise),
         Ok(Command::Gate(pins)) => gate(pins.as_deref()),
         Ok(Command::Check(file)) => check(&file),
+        Ok(Command::Probe(folder)) => match boot::probe(&folder) {
+            Ok(said) => print(&said),
+            Err(error) => fail(&error),
+        },
         Ok(Command::Docs) => print(&config::config_page()),
         Ok(Command::Version) => print(&format!("ringpostd {}\n", env!("CARGO_PKG_VERSION"))),
         Ok(Command::Help) => print(HELP),
@@ -183,6 +190,7 @@ mod tests {
         assert_eq!(parsed("--config a"), run(false));
         assert_eq!(parsed("--config=a --supervise"), run(true));
         assert_eq!(parsed("--check b"), Ok(Command::Check("b".into())));
+        assert_eq!(parsed("--probe=c"), Ok(Command::Probe("c".into())));
         assert_eq!(parsed("--config a --help"), Ok(Command::Help));
         assert!(parsed("").unwrap_err().contains("--config"));
         assert!(parsed("--config").unwrap_err().contains("needs a file"));

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
 use crate::disk::{
@@ -35,6 +35,8 @@ pub enum OpenError {
     NoDirect,
     /// Another process has it.
     Busy,
+    /// A device that the system uses itself.
+    Claimed,
 }
 
 /// What to tell whoever chose a place without `O_DIRECT`.
@@ -48,6 +50,10 @@ impl std::fmt::Display for OpenError {
             Self::Io(error) => write!(f, "{error}"),
             Self::NoDirect => f.write_str(NO_DIRECT_ADVICE),
             Self::Busy => f.write_str("another process holds it"),
+            Self::Claimed => f.write_str(
+                "the system uses this device: it is mounted, or swap, or part of a RAID or a \
+                 volume group",
+            ),
         }
     }
 }
@@ -69,8 +75,19 @@ impl FileDevice {
     /// # Errors
     /// When it is not there, held by another process, or without `O_DIRECT`.
     pub fn open(path: &Path, durability: Durability, writable: bool) -> Result<Self, OpenError> {
-        let file = open_options(durability, writable).open(path).map_err(classify)?;
-        Self::with(file, path, writable)
+        let open = |exclusive| open_options(durability, writable, exclusive).open(path);
+        // Of a device nobody may be in need: what is mounted cannot be had like this.
+        let is_device =
+            std::fs::metadata(path).is_ok_and(|found| found.file_type().is_block_device());
+        match open(writable && is_device) {
+            Ok(file) => Self::with(file, path, writable),
+            Err(error) if error.kind() == ErrorKind::ResourceBusy => {
+                let file = open(false).map_err(classify)?;
+                let found = Self::with(file, path, true);
+                found.and(Err(OpenError::Claimed))
+            }
+            Err(error) => Err(classify(error)),
+        }
     }
 
     /// Opens it for writing beside the descriptor that has the lock: for a second user in the
@@ -79,7 +96,7 @@ impl FileDevice {
     /// # Errors
     /// When it is not there, or without `O_DIRECT`.
     pub fn open_unlocked(path: &Path, durability: Durability) -> Result<Self, OpenError> {
-        let file = open_options(durability, true).open(path).map_err(classify)?;
+        let file = open_options(durability, true, false).open(path).map_err(classify)?;
         Self::with(file, path, false)
     }
 
@@ -131,12 +148,11 @@ impl FileDevice {
     }
 }
 
-fn open_options(durability: Durability, writable: bool) -> OpenOptions {
+fn open_options(durability: Durability, writable: bool, exclusive: bool) -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(writable);
-    if durability == Durability::Full {
-        options.custom_flags(libc::O_DIRECT | libc::O_DSYNC);
-    }
+    let direct = if durability == Durability::Full { libc::O_DIRECT | libc::O_DSYNC } else { 0 };
+    options.custom_flags(direct | if exclusive { libc::O_EXCL } else { 0 });
     options
 }
 

@@ -25,6 +25,8 @@ pub mod sim;
 
 pub mod set;
 
+pub mod alien;
+
 pub mod scan;
 
 mod fetch;

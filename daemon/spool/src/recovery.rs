@@ -157,7 +157,7 @@ fn report<D: Device>(set: &Set<D>, survey: &Survey, replayed: &Replayed) -> Repo
             .iter()
             .filter(|s| s.is_used() && s.footer.is_some())
             .count(),
-        bytes_read: survey.bytes_read,
+        bytes_read: set.bytes_read,
         batches: survey.batches,
         struck: survey.strike.len(),
         healed: survey.heal.len(),

@@ -89,6 +89,8 @@ pub enum Problem {
     Blank,
     /// Something that is not ours.
     Alien,
+    /// A file system, partition table or the like: see `alien`.
+    Bears(&'static str),
     /// Of a version this program does not read.
     Version(u16),
     /// No copy of the superblock checks.
@@ -140,6 +142,7 @@ impl fmt::Display for SetError {
             Problem::Disk(error) => write!(f, "{error}"),
             Problem::Blank => f.write_str("blank, not a spool yet: format it first"),
             Problem::Alien => f.write_str("not a spool; nothing was changed"),
+            Problem::Bears(what) => write!(f, "bears {what}; nothing was changed"),
             Problem::Version(v) => write!(f, "spool format {v}, which this version does not read"),
             Problem::Damaged => f.write_str("no copy of the superblock can be read"),
             Problem::OtherNode { found, expected } => {
@@ -313,6 +316,8 @@ pub struct Set<D> {
     pub logs: Vec<u128>,
     /// Members that were left out although they are there: their generation is older.
     pub out_of_step: Vec<u16>,
+    /// Bytes read from segments so far.
+    pub bytes_read: u64,
 }
 
 impl<D: Device> Set<D> {
@@ -379,7 +384,7 @@ impl<D: Device> Set<D> {
             }
         }
         let logs = logs.into_iter().flatten().collect();
-        Ok(Self { members, superblock: newest, logs, out_of_step })
+        Ok(Self { members, superblock: newest, logs, out_of_step, bytes_read: 0 })
     }
 
     /// Bytes of a segment.
@@ -417,6 +422,7 @@ impl<D: Device> Set<D> {
         into: &mut [u8],
     ) -> Result<(), SetError> {
         let place = at.device_offset(self.segment_bytes()) + len64(offset);
+        self.bytes_read += len64(into.len());
         let Some(device) = self.device(member) else { unreachable_member(member)? };
         device.read(place, into).map_err(|e| problem(device, place, Problem::Disk(e)))
     }

@@ -7,12 +7,12 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::batch::BatchHeader;
-use crate::bytes::{index, len32};
+use crate::bytes::{index, len32, len64};
 use crate::disk::Device;
 use crate::index::{IndexItem, IndexWalk, TRAILER, Trailer};
 use crate::ledger::Ledger;
 use crate::limits::{BLOCK, FOOTER_BYTES_MAX};
-use crate::scan::{self, Found};
+use crate::scan::{self, Found, UnknownCritical};
 use crate::segment::{BadHeader, SegmentHeader, SegmentRef};
 use crate::set::{Problem, Set, SetError, problem};
 
@@ -49,8 +49,13 @@ pub(crate) struct SegmentFound {
     /// Of an unsealed segment: what its footer would say.
     pub(crate) index: Option<Vec<u8>>,
     pub(crate) batches: Vec<Found>,
+    /// Of those, by their offset: what a footer would say.
+    entries: HashMap<u32, Indexed>,
     pub(crate) quarantined: bool,
 }
+
+/// What a footer says of one batch, and which of its messages cannot be understood.
+type Indexed = Result<(Vec<u8>, Vec<u32>), UnknownCritical>;
 
 impl SegmentFound {
     pub(crate) fn epoch(&self) -> u64 {
@@ -87,11 +92,11 @@ pub(crate) struct Survey {
     /// Whole batches that a mirror's copy lacks: member, segment, offset, bytes.
     pub(crate) heal: Vec<(u16, SegmentRef, u32, Vec<u8>)>,
     pub(crate) newest_wall_us: u64,
-    pub(crate) bytes_read: u64,
     pub(crate) batches: u64,
 }
 
-/// Looks at every segment.
+/// Looks at every segment: at header and footer of all, then at the content of those that have no
+/// footer, once. `progress` hears how many bytes were read of how many.
 pub(crate) fn survey<D: Device>(
     set: &mut Set<D>,
     progress: &mut dyn FnMut(u64, u64),
@@ -103,23 +108,50 @@ pub(crate) fn survey<D: Device>(
         strike: Vec::new(),
         heal: Vec::new(),
         newest_wall_us: 0,
-        bytes_read: 0,
         batches: 0,
     };
     let columns = u8::try_from(set.logs.len()).expect("at most MEMBERS_MAX");
-    let total = u64::from(columns) * u64::from(set.superblock.segments);
-    for column in 0..columns {
-        for n in 0..set.superblock.segments {
-            let found = survey.look(set, SegmentRef::new(column, n))?;
-            survey.segments.push(found);
-            progress(u64::from(column) * u64::from(set.superblock.segments) + u64::from(n), total);
+    let places = || {
+        let numbers = 0..set.superblock.segments;
+        (0..columns).flat_map(move |c| numbers.clone().map(move |n| SegmentRef::new(c, n)))
+    };
+    let places: Vec<SegmentRef> = places().collect();
+    let ends = 2 * len64(BLOCK);
+    let mut work = Work { done: 0, total: ends * len64(places.len()), tell: progress };
+    for at in places {
+        let found = survey.look(set, at)?;
+        let waits = found.header.is_some_and(|h| !h.unfinished) && found.footer.is_none();
+        let copies = set.column_members(at.column()).into_iter().flatten().count();
+        work.total += u64::from(waits) * len64(copies) * u64::from(set.segment_bytes());
+        work.total += found.footer.map_or(0, |footer| u64::from(footer.bytes));
+        work.done(ends);
+        survey.segments.push(found);
+    }
+    for i in 0..survey.segments.len() {
+        let found = &survey.segments[i];
+        let header = found.header.filter(|h| !h.unfinished && found.footer.is_none());
+        if let Some(header) = header {
+            survey.segments[i].scan(set, &header, &mut survey.heal, &mut work)?;
         }
     }
     survey.group();
     survey.end_logs(set);
     survey.index(set)?;
-    progress(total, total);
     Ok(survey)
+}
+
+/// How far the reading is.
+struct Work<'a> {
+    done: u64,
+    total: u64,
+    tell: &'a mut dyn FnMut(u64, u64),
+}
+
+impl Work<'_> {
+    fn done(&mut self, bytes: u64) {
+        self.done += bytes;
+        (self.tell)(self.done.min(self.total), self.total);
+    }
 }
 
 impl Survey {
@@ -134,6 +166,7 @@ impl Survey {
             footer: None,
             index: None,
             batches: Vec::new(),
+            entries: HashMap::new(),
             quarantined: false,
         };
         found.header = self.header(set, at, &mut found.quarantined)?;
@@ -144,7 +177,6 @@ impl Survey {
             if set.read(member, at, size - BLOCK, &mut block).is_err() {
                 continue;
             }
-            self.bytes_read += crate::bytes::len64(BLOCK);
             let trailer = Trailer::decode(&block[BLOCK - TRAILER..]);
             let fits = |t: &Trailer| {
                 (t.log, t.segment, t.epoch) == (header.log, at, header.epoch)
@@ -157,7 +189,6 @@ impl Survey {
                 return Ok(found);
             }
         }
-        found.batches = self.scan(set, &header)?;
         Ok(found)
     }
 
@@ -206,42 +237,6 @@ impl Survey {
             self.damage.extend(damaged);
         }
         Ok(best)
-    }
-
-    fn scan<D: Device>(
-        &mut self,
-        set: &mut Set<D>,
-        header: &SegmentHeader,
-    ) -> Result<Vec<Found>, SetError> {
-        let at = header.segment;
-        let mut copies: Vec<(u16, Vec<u8>, Vec<Found>)> = Vec::new();
-        for member in set.column_members(at.column()).into_iter().flatten() {
-            let mut bytes = vec![0; index(set.segment_bytes())];
-            read_what_can_be(set, member, at, &mut bytes)?;
-            self.bytes_read += crate::bytes::len64(bytes.len());
-            let found = scan::batches(&bytes, header);
-            copies.push((member, bytes, found));
-        }
-        let mut all: BTreeMap<u32, Found> = BTreeMap::new();
-        for (_, _, found) in &copies {
-            for batch in found {
-                // Where one copy was struck out and the other not yet, it is struck out again.
-                let known = all.entry(batch.offset).or_insert(*batch);
-                if known.header.is_struck() {
-                    *known = *batch;
-                }
-            }
-        }
-        for batch in all.values() {
-            let has = |found: &[Found]| found.iter().any(|f| f.offset == batch.offset);
-            let Some(whole) = copies.iter().find(|c| has(&c.2)) else { continue };
-            let start = index(batch.offset);
-            let bytes = &whole.1[start..start + index(batch.header.bytes)];
-            for (member, _, _) in copies.iter().filter(|c| !has(&c.2)) {
-                self.heal.push((*member, at, batch.offset, bytes.to_vec()));
-            }
-        }
-        Ok(all.into_values().collect())
     }
 
     fn group(&mut self) {
@@ -363,33 +358,23 @@ impl Survey {
             let mut index_bytes = Vec::new();
             let mut sorted = segment.batches.clone();
             sorted.sort_by_key(|b| (b.header.seq, b.header.attempt));
+            let begin = segment.at.device_offset(segment_bytes);
             for batch in &sorted {
-                let Some(bytes) = read_batch(set, segment.at, batch) else { continue };
-                let moved = Found { offset: 0, ..*batch };
-                let mut entries = Vec::new();
-                let strange = scan::index_batch_at(&bytes, &moved, batch.offset, &mut entries);
-                match strange {
-                    Ok(strange) => {
-                        for offset in strange {
-                            let device = name_of(set, segment.at);
-                            let offset =
-                                segment.at.device_offset(segment_bytes) + u64::from(offset);
-                            let what = DamageKind::Message;
-                            self.damage.push(Damage { device, offset, what });
-                            segment.quarantined = true;
-                        }
-                    }
-                    Err(unknown) => {
-                        let offset =
-                            segment.at.device_offset(segment_bytes) + u64::from(unknown.offset);
-                        let device = name_of(set, segment.at);
-                        let problem = Problem::UnknownCritical { kind: unknown.kind };
-                        return Err(SetError { device, offset, problem });
-                    }
+                let Some(indexed) = segment.entries.remove(&batch.offset) else { continue };
+                let (entries, strange) = indexed.map_err(|unknown| SetError {
+                    device: name_of(set, segment.at),
+                    offset: begin + u64::from(unknown.offset),
+                    problem: Problem::UnknownCritical { kind: unknown.kind },
+                })?;
+                for offset in strange {
+                    let (device, offset) = (name_of(set, segment.at), begin + u64::from(offset));
+                    self.damage.push(Damage { device, offset, what: DamageKind::Message });
+                    segment.quarantined = true;
                 }
                 index_bytes.extend_from_slice(&entries);
                 self.batches += 1;
             }
+            segment.entries = HashMap::new();
             segment.index = Some(index_bytes);
         }
         Ok(())
@@ -402,6 +387,55 @@ impl Survey {
             sum.add(&group.last.1);
         }
         sum
+    }
+}
+
+impl SegmentFound {
+    /// Reads every copy whole, once.
+    fn scan<D: Device>(
+        &mut self,
+        set: &mut Set<D>,
+        header: &SegmentHeader,
+        heal: &mut Vec<(u16, SegmentRef, u32, Vec<u8>)>,
+        work: &mut Work<'_>,
+    ) -> Result<(), SetError> {
+        let at = header.segment;
+        let mut copies: Vec<(u16, Vec<u8>, Vec<Found>)> = Vec::new();
+        for member in set.column_members(at.column()).into_iter().flatten() {
+            let mut bytes = vec![0; index(set.segment_bytes())];
+            read_what_can_be(set, member, at, &mut bytes, work)?;
+            let found = scan::batches(&bytes, header);
+            copies.push((member, bytes, found));
+        }
+        let mut all: BTreeMap<u32, Found> = BTreeMap::new();
+        for (_, _, found) in &copies {
+            for batch in found {
+                // Where one copy was struck out and the other not yet, it is struck out again.
+                let known = all.entry(batch.offset).or_insert(*batch);
+                if known.header.is_struck() {
+                    *known = *batch;
+                }
+            }
+        }
+        for batch in all.values() {
+            let start = index(batch.offset);
+            let slice = |copy: &(u16, Vec<u8>, Vec<Found>)| {
+                copy.1[start..start + index(batch.header.bytes)].to_vec()
+            };
+            if let Some(same) = copies.iter().find(|c| c.2.contains(batch)) {
+                let (bytes, mut entries) = (slice(same), Vec::new());
+                let moved = Found { offset: 0, ..*batch };
+                let strange = scan::index_batch_at(&bytes, &moved, batch.offset, &mut entries);
+                self.entries.insert(batch.offset, strange.map(|strange| (entries, strange)));
+            }
+            let has = |found: &[Found]| found.iter().any(|f| f.offset == batch.offset);
+            let Some(whole) = copies.iter().find(|c| has(&c.2)) else { continue };
+            for (member, _, _) in copies.iter().filter(|c| !has(&c.2)) {
+                heal.push((*member, at, batch.offset, slice(whole)));
+            }
+        }
+        self.batches = all.into_values().collect();
+        Ok(())
     }
 }
 
@@ -432,9 +466,11 @@ fn read_what_can_be<D: Device>(
     member: u16,
     at: SegmentRef,
     into: &mut [u8],
+    work: &mut Work<'_>,
 ) -> Result<(), SetError> {
     let step = crate::limits::BATCH_BYTES_MAX;
     for (n, piece) in into.chunks_mut(step).enumerate() {
+        work.done(len64(piece.len()));
         if set.read(member, at, n * step, piece).is_ok() {
             continue;
         }
@@ -445,17 +481,6 @@ fn read_what_can_be<D: Device>(
         }
     }
     Ok(())
-}
-
-fn read_batch<D: Device>(set: &mut Set<D>, at: SegmentRef, found: &Found) -> Option<Vec<u8>> {
-    let mut bytes = vec![0; index(found.header.bytes)];
-    for member in set.column_members(at.column()).into_iter().flatten() {
-        let read = set.read(member, at, index(found.offset), &mut bytes);
-        if read.is_ok() && crate::batch::is_whole(&bytes, &found.header) {
-            return Some(bytes);
-        }
-    }
-    None
 }
 
 /// The records of a sealed segment's footer, from whichever copy checks.

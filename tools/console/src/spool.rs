@@ -19,6 +19,7 @@ use ::spool::recovery::{Options, Report, recover, release};
 use ::spool::set::{Set, SetError, read_superblock};
 use ::spool::survey::{Damage, DamageKind};
 use clap::ArgMatches;
+use serde_json::{Value, json};
 
 use crate::exit::{Exit, Trouble};
 use crate::page::{Align, Column, Page};
@@ -99,11 +100,34 @@ fn state(live: &Live) -> &'static str {
     }
 }
 
+/// With `--json`: the answer in one line, as those of the daemon are. False: a page is wanted.
+fn as_json(page: &mut Page, m: &ArgMatches, name: &str, with: impl FnOnce() -> Value) -> bool {
+    let wanted = m.get_flag("json");
+    if wanted {
+        page.verbatim(&json!({ "reply": name, "with": with() }).to_string());
+    }
+    wanted
+}
+
 /// `spool list`.
 pub(crate) fn list(page: &mut Page, m: &ArgMatches) -> Result<Exit, Trouble> {
     let offline = open(m)?;
     let mut all: Vec<&Live> = offline.list().collect();
     all.sort_unstable_by_key(|live| (live.received_wall_s, live.id));
+    let row = |live: &&Live| {
+        json!({
+            "id": live.id.to_string(),
+            "received_wall_s": live.received_wall_s,
+            "octets": live.octets,
+            "pending": live.pending_count(),
+            "recipients": live.recipients,
+            "state": state(live),
+        })
+    };
+    let told = || json!({ "messages": all.iter().map(row).collect::<Vec<_>>() });
+    if as_json(page, m, "spool-list", told) {
+        return Ok(exit_of(&offline.report, &[]));
+    }
     if !all.is_empty() {
         page.head(&COLUMNS);
     }
@@ -152,10 +176,35 @@ fn state_name(state: RecipientState) -> &'static str {
     }
 }
 
+fn show_json(message: &StoredMessage) -> Value {
+    let envelope = &message.envelope;
+    let recipient = |r: &::spool::message::Recipient| {
+        json!({
+            "address": text(&r.address),
+            "state": state_name(r.state),
+            "tries": r.tries,
+            "reply": text(&r.reply),
+        })
+    };
+    json!({
+        "id": envelope.id.to_string(),
+        "parent": envelope.parent.map(|id| id.to_string()),
+        "received_wall_us": envelope.received_wall_us,
+        "client": envelope.client.map(|client| client.to_string()),
+        "helo": text(&envelope.helo),
+        "sender": text(&envelope.mail.address),
+        "octets": message.header.len() + message.tail.len(),
+        "recipients": envelope.recipients.iter().map(recipient).collect::<Vec<_>>(),
+    })
+}
+
 /// `spool show`.
 pub(crate) fn show(page: &mut Page, m: &ArgMatches) -> Result<Exit, Trouble> {
     let message = read(m)?;
     let envelope = &message.envelope;
+    if as_json(page, m, "spool-show", || show_json(&message)) {
+        return Ok(Exit::Fine);
+    }
     page.field("id", &envelope.id.to_string());
     if let Some(parent) = envelope.parent {
         page.field("made from", &parent.to_string());
@@ -193,29 +242,36 @@ pub(crate) fn export(page: &mut Page, m: &ArgMatches) -> Result<Exit, Trouble> {
         envelope.extend_from_slice(if r.routed.is_empty() { &r.address } else { &r.routed });
         envelope.extend_from_slice(b">\r\n");
     }
+    let mut made = Vec::new();
     for (ending, octets) in [("eml", content), ("envelope", envelope)] {
         // The id has dots of its own.
         let path = PathBuf::from(format!("{}.{ending}", name.display()));
-        let made = std::fs::OpenOptions::new().write(true).create_new(true).open(&path);
-        let written = made.and_then(|mut file| {
+        let file = std::fs::OpenOptions::new().write(true).create_new(true).open(&path);
+        let written = file.and_then(|mut file| {
             file.write_all(&octets)?;
             file.sync_all()
         });
         let named = |error: std::io::Error| refused(format!("{}: {error}", path.display()), "");
         written.map_err(named)?;
-        page.line(&path.display().to_string());
+        made.push(path.display().to_string());
+    }
+    if !as_json(page, m, "spool-export", || json!({ "files": made })) {
+        made.iter().for_each(|path| page.line(path));
     }
     Ok(Exit::Fine)
 }
 
-fn damage_line(damage: &Damage) -> String {
-    let what = match damage.what {
+fn what_of(kind: DamageKind) -> &'static str {
+    match kind {
         DamageKind::SegmentHeader => "the header of a segment",
         DamageKind::Batch => "a batch",
         DamageKind::Message => "a message that cannot be understood",
         DamageKind::Chunks => "a message that misses parts",
-    };
-    format!("{} at byte {}: {what}", damage.device, damage.offset)
+    }
+}
+
+fn damage_line(damage: &Damage) -> String {
+    format!("{} at byte {}: {}", damage.device, damage.offset, what_of(damage.what))
 }
 
 fn findings(page: &mut Page, report: &Report) {
@@ -232,6 +288,23 @@ fn findings(page: &mut Page, report: &Report) {
     }
 }
 
+fn findings_json(report: &Report, more: &[Damage]) -> Value {
+    let damage = report.damage.iter().chain(more);
+    let damage = damage.map(|found| {
+        json!({ "device": found.device, "offset": found.offset, "what": what_of(found.what) })
+    });
+    json!({
+        "segments": report.segments_used,
+        "sealed": report.segments_sealed,
+        "messages": report.messages,
+        "closed": !report.was_running,
+        "ledger_balances": report.ledger_agrees(),
+        "damage": damage.collect::<Vec<_>>(),
+        "to_strike_out": report.struck,
+        "to_write_again": report.healed,
+    })
+}
+
 fn exit_of(report: &Report, damage: &[Damage]) -> Exit {
     let fine = report.damage.is_empty() && damage.is_empty() && report.ledger_agrees();
     if fine { Exit::Fine } else { Exit::Attention }
@@ -240,8 +313,11 @@ fn exit_of(report: &Report, damage: &[Damage]) -> Exit {
 /// `spool verify`: reads every batch of every copy.
 pub(crate) fn verify(page: &mut Page, m: &ArgMatches) -> Result<Exit, Trouble> {
     let mut offline = open(m)?;
-    findings(page, &offline.report);
     let damage = offline.verify(&mut |_, _| {}).map_err(|e| set_trouble(&e))?;
+    if as_json(page, m, "spool-verify", || findings_json(&offline.report, &damage)) {
+        return Ok(exit_of(&offline.report, &damage));
+    }
+    findings(page, &offline.report);
     for damage in &damage {
         page.paragraph(0, &damage_line(damage));
     }
@@ -253,13 +329,19 @@ pub(crate) fn verify(page: &mut Page, m: &ArgMatches) -> Result<Exit, Trouble> {
 /// `spool repair`: what a start of the daemon would mend; does it with `--yes`.
 pub(crate) fn repair(page: &mut Page, m: &ArgMatches) -> Result<Exit, Trouble> {
     let report = open(m)?.report;
-    findings(page, &report);
-    let struck = format!("{} batches that were never acknowledged", report.struck);
-    let healed = format!("{} copies of batches that a mirror lacks", report.healed);
-    page.field("strike out", &struck);
-    page.field("write again", &healed);
-    if !m.get_flag("yes") {
-        page.line("Nothing was changed. With --yes this is done.");
+    let yes = m.get_flag("yes");
+    let is_json = m.get_flag("json");
+    if !is_json {
+        findings(page, &report);
+        let struck = format!("{} batches that were never acknowledged", report.struck);
+        let healed = format!("{} copies of batches that a mirror lacks", report.healed);
+        page.field("strike out", &struck);
+        page.field("write again", &healed);
+    }
+    if !yes {
+        if !as_json(page, m, "spool-repair", || findings_json(&report, &[])) {
+            page.line("Nothing was changed. With --yes this is done.");
+        }
         return Ok(exit_of(&report, &[]));
     }
     let set = open_set(m)?;
@@ -271,6 +353,8 @@ pub(crate) fn repair(page: &mut Page, m: &ArgMatches) -> Result<Exit, Trouble> {
     };
     let mut done = recover(set, options, &mut |_, _| {}).map_err(|e| set_trouble(&e))?;
     release(&mut done.set).map_err(|e| set_trouble(&e))?;
-    page.line("Done.");
+    if !as_json(page, m, "spool-repair", || findings_json(&done.report, &[])) {
+        page.line("Done.");
+    }
     Ok(exit_of(&done.report, &[]))
 }

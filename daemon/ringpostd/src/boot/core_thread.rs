@@ -12,7 +12,7 @@ use spool::log::{LogConfig, LogStart};
 use spool::set::Set;
 
 use crate::config::Config;
-use crate::desk::{Desk, Ids, Log, Random, Stream};
+use crate::desk::{Desk, Ids, Log, Random, Space, Stream};
 use crate::events::{Event, Note};
 use crate::inbound;
 use crate::lookup::Names;
@@ -189,7 +189,7 @@ fn desk(
         paused: HashMap::new(),
         traced: Vec::new(),
         stopped: false,
-        short_of_space: false,
+        space: Space::default(),
         lists: Arc::clone(&common.lists),
         fuse: Arc::clone(&common.fuse),
         busy: false,

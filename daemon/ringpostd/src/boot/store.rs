@@ -10,14 +10,17 @@ use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
+use spool::alien::{self, Alien};
+use spool::disk::Device as _;
 use spool::file::{Durability, FileDevice, OpenError};
 use spool::log::LogStart;
 use spool::recovery::{self, Options, Report};
 use spool::set::{self, Geometry, Problem, Seeds, Set, SetError};
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, Serial};
 
 use super::error::BootError;
+use super::serial;
 use super::waiting;
 
 /// The file of a spool in a directory.
@@ -58,14 +61,59 @@ pub(super) fn lock(config: &Config, cores: usize, wall_us: u64) -> Result<Locked
     };
     let places: Vec<PlaceOf> = config.spool.places.iter().map(|p| PlaceOf::new(p)).collect();
     let geometry = geometry(config, cores, places.len());
+    let mut notes = guard(&places, durability, &config.spool.take_serials)?;
     if !is_new(&places, durability)? {
         let devices = found(&places, durability, config.spool.lone_member)?;
-        return Ok(Locked { devices, geometry, notes: Vec::new() });
+        return Ok(Locked { devices, geometry, notes });
     }
     let devices = make(&places, geometry, durability, wall_us)?;
     let (count, mib) = (geometry.segments, geometry.segment_bytes / MIB);
-    let note = format!("made a spool of {} x {count} segments of {mib} MiB", places.len());
-    Ok(Locked { devices, geometry, notes: vec![note] })
+    notes.push(format!("made a spool of {} x {count} segments of {mib} MiB", places.len()));
+    Ok(Locked { devices, geometry, notes })
+}
+
+/// Refuses devices that bear something else; one whose serial number the config names is erased.
+fn guard(
+    places: &[PlaceOf],
+    durability: Durability,
+    take: &[Serial],
+) -> Result<Vec<String>, BootError> {
+    let mut taken = Vec::new();
+    for place in places.iter().filter(|place| place.is_device) {
+        let mut device = place.open(durability)?;
+        if let Some(alien) = alien::look(&mut device).map_err(explain)? {
+            let serial = serial::of(&place.path);
+            match &serial {
+                Some(serial) if take.iter().any(|named| named.as_str() == serial) => {
+                    taken.push((device, alien, serial.clone()))
+                }
+                _ => return Err(bears(&device, alien, serial.as_deref())),
+            }
+        }
+    }
+    // Nothing is erased before every place was looked at.
+    let erase = |(mut device, alien, serial): (FileDevice, Alien, String)| {
+        alien::erase(&mut device).map_err(explain)?;
+        let name = device.name().to_owned();
+        Ok(format!("{name}: erased {}, as [spool] take_serials says of {serial:?}", alien.what))
+    };
+    taken.into_iter().map(erase).collect()
+}
+
+fn bears(device: &FileDevice, alien: Alien, serial: Option<&str>) -> BootError {
+    let Alien { offset, what } = alien;
+    let problem = Problem::Bears(what);
+    let error = SetError { device: device.name().to_owned(), offset, problem };
+    let advice = serial.map_or_else(
+        || "choose another device, or erase this one yourself: it says no serial number".to_owned(),
+        |serial| {
+            format!(
+                "choose another device; or, if what is on it may be lost, write [spool] \
+                 take_serials = [{serial:?}]"
+            )
+        },
+    );
+    BootError::unavailable(format!("spool {error}"), &advice)
 }
 
 impl Locked {
@@ -78,13 +126,14 @@ impl Locked {
         config: &Config,
         cores: usize,
         wall_us: u64,
+        progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Store, BootError> {
         let Self { devices, geometry, mut notes } = self;
         let set = Set::open(devices, config.node.id, config.spool.lone_member).map_err(explain)?;
         notes.extend(differs(&set, geometry));
         let cores = u16::try_from(cores).unwrap_or(u16::MAX);
         let options = Options { cores, pid: std::process::id(), wall_us, generation: random()? };
-        let recovered = recovery::recover(set, options, &mut |_, _| {}).map_err(explain)?;
+        let recovered = recovery::recover(set, options, progress).map_err(explain)?;
         let recovery::Recovered { set, run, logs, report } = recovered;
         Ok(Store { set, run, logs, report, notes })
     }
@@ -165,6 +214,9 @@ impl PlaceOf {
                 BootError::unavailable(what, &advice)
             }
             OpenError::NoDirect => BootError::config(what, ""),
+            OpenError::Claimed => {
+                BootError::unavailable(what, "unmount it or take it out, or choose another")
+            }
             OpenError::Io(_) => {
                 BootError::unavailable(what, "[spool] places must be writable by this user")
             }
@@ -316,7 +368,7 @@ mod tests {
     struct Dir(PathBuf);
 
     fn open(config: &Config, cores: usize, wall_us: u64) -> Result<Store, BootError> {
-        lock(config, cores, wall_us)?.recover(config, cores, wall_us)
+        lock(config, cores, wall_us)?.recover(config, cores, wall_us, &mut |_, _| {})
     }
 
     impl Dir {

@@ -464,6 +464,14 @@ fn spool(spool: Option<&Read<SpoolConfig>>, notes: &mut Notes<'_>) {
             (places.of("refuse_below_percent"), "`refuse_below_percent`"),
         );
     }
+    if part.turn_away_below_percent >= part.refuse_below_percent {
+        notes.contradiction(
+            places.of("turn_away_below_percent"),
+            "sessions would be turned away before mail is refused",
+            format!("less than {}, or 0 for never", part.refuse_below_percent),
+            (places.of("refuse_below_percent"), "`refuse_below_percent`"),
+        );
+    }
     if part.durability == Durability::None {
         let message = "durability is \"none\": a crash of the machine loses mail answered 250";
         notes.warn(places.of("durability"), message);

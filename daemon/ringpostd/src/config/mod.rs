@@ -46,7 +46,7 @@ pub use keys::{
     RetryConfig, RouteHost, RouteTls, SpoolConfig, TimeoutsIn, TimeoutsOut, TlsVersion, XdpConfig,
 };
 pub use ladder::{Codes, Contact, Rung, Topology, WayBack};
-pub use names::{Host, HostName, Mailbox, RouteDomain, Word};
+pub use names::{Host, HostName, Mailbox, RouteDomain, Serial, Word};
 pub use network::{Network, NetworkError, any_contains};
 pub use problem::{Place, Problem, Problems};
 pub use recipients::{Recipients, Standing};

@@ -223,6 +223,33 @@ impl Listed for Word {
     const LIST_KIND: &'static str = "a list of words, like `[\"eth0\"]`";
 }
 
+/// What a device calls itself, as it stands on its label.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Serial(Box<str>);
+
+impl Serial {
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Value for Serial {
+    const KIND: &'static str = "a serial number, as `ringpostd` and `lsblk` show it";
+
+    fn read(toml: &Toml<'_>, _: &Bounds) -> Result<Self, Vec<Wrong>> {
+        let text = text::<Self>(toml)?.trim();
+        let good = (1..=4096).contains(&text.len()) && !text.contains('\0');
+        let bad = || wrong(toml, format!("{text:?} is no serial number"), Self::KIND);
+        good.then(|| Self(text.into())).ok_or_else(bad)
+    }
+}
+
+impl Listed for Serial {
+    const LIST_KIND: &'static str = "a list of serial numbers, like `[\"S5GXNX0T\"]`";
+}
+
 /// An address of ours, local part and domain.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Mailbox {

@@ -63,6 +63,9 @@ reasons! {
         new(421, (4, 7, 0), "your address connects too often");
     /// The daemon fell over in sessions of this client.
     ClientNoted = "client_noted", new(421, (4, 3, 0), "your sessions make trouble here");
+    /// The spool is below its lower watermark.
+    SpoolOut = "spool_out",
+        new(421, (4, 3, 1), "no room for new sessions, try again later");
     /// The operator has suspended accepting.
     Suspended = "suspended",
         new(421, (4, 3, 2), "mail is not taken at present, try again later");
@@ -351,6 +354,7 @@ mod tests {
             Reason::Local,
             Reason::Busy,
             Reason::SpoolFull,
+            Reason::SpoolOut,
             Reason::QueueFull,
             Reason::LogUnwritable,
             Reason::SpoolFailed,

@@ -8,6 +8,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
+/// The next word of a start that goes on comes within this time.
+const START_US: u64 = 60_000_000;
+
 /// The way to the service manager, if there is one.
 #[derive(Debug, Default)]
 pub struct Notify {
@@ -37,6 +40,11 @@ impl Notify {
     /// Mail is taken.
     pub fn ready(&self) {
         self.tell("READY=1\nSTATUS=taking mail\n");
+    }
+
+    /// How far the start is; more time is asked for.
+    pub fn starting(&self, text: &str) {
+        self.tell(&format!("STATUS={text}\nEXTEND_TIMEOUT_USEC={START_US}\n"));
     }
 
     /// Another config is being put into force; [`Notify::ready`] follows.

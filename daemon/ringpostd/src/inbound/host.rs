@@ -16,7 +16,7 @@ use spool::log::{self as log, OpenKind};
 use super::facts;
 use super::ladder::Ladder;
 use crate::acl::{self, Fact, RcptFacts, Verdict};
-use crate::desk::{Desk, reason_of_error, reason_of_refusal};
+use crate::desk::{Desk, Space, reason_of_error, reason_of_refusal};
 use crate::dns::Reverse;
 use crate::dnsbl::Judged;
 use crate::events::{Client, Ending, Event, Phase, Reason, Refused, Stage, Tls};
@@ -414,7 +414,7 @@ impl Host<'_> {
         {
             return Err(Reason::ClientMessageRate);
         }
-        if self.desk.short_of_space {
+        if self.desk.space != Space::Enough {
             return Err(Reason::SpoolFull);
         }
         let id = TransactionId { session: self.talk.id, n };

@@ -21,7 +21,7 @@ use engine::{Conn, Core};
 use smtp::server::{Action, Answer, Closed, Server, Token};
 
 use crate::config::ListenerTls;
-use crate::desk::Desk;
+use crate::desk::{Desk, Space};
 use crate::dns::Reverse;
 use crate::dnsbl::Judged;
 use crate::events::{Client, Ending, Event, Phase, Reason};
@@ -132,6 +132,9 @@ impl Session {
         }
         if rules.accepting != Accepting::Open {
             return self.turn_away(core, desk, Reason::Suspended);
+        }
+        if desk.space == Space::Out {
+            return self.turn_away(core, desk, Reason::SpoolOut);
         }
         let arrived = if stance == Some(true) {
             Ok(desk.standing.exempt(self.talk.remote.ip()))

@@ -20,7 +20,7 @@ use smtp::server::{self, Action, Answer, End, Note, Question, Server, Token};
 use super::facts;
 use crate::acl::{self, Fact, RcptFacts, Verdict, Way};
 use crate::config::any_contains;
-use crate::desk::Desk;
+use crate::desk::{Desk, Space};
 use crate::dnsbl::Judged;
 use crate::events::Reason;
 use crate::xdp;
@@ -210,6 +210,7 @@ impl Stage<'_> {
         let reason = match stance {
             Some(false) => Some(Reason::Blocked),
             _ if rules.accepting != Accepting::Open => Some(Reason::Suspended),
+            _ if desk.space == Space::Out => Some(Reason::SpoolOut),
             _ if noted && !exempt => Some(Reason::ClientNoted),
             _ => None,
         };
@@ -228,7 +229,7 @@ impl Stage<'_> {
         self.part.octets_max = None;
         let reason = if listener.tls_required {
             Some(Reason::TlsRequired)
-        } else if self.desk.short_of_space {
+        } else if self.desk.space != Space::Enough {
             Some(Reason::SpoolFull)
         } else {
             None

@@ -238,7 +238,7 @@ pub fn advice(reason: Reason) -> &'static str {
         Reason::ClientMessageRate | Reason::ClientRecipientRate => {
             "[limits] message_rate and recipient_rate, or exempt_networks; `ringpost hints list`"
         }
-        Reason::SpoolFull => {
+        Reason::SpoolFull | Reason::SpoolOut => {
             "`ringpost status` shows the space, `ringpost queue summary` what waits"
         }
         Reason::QueueFull => "`ringpost queue summary` shows which next hop does not take its mail",

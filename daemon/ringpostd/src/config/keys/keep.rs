@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::config::names::Serial;
 use crate::config::section::Default::{Optional, Required};
 use crate::config::section::{default, section};
 use crate::config::value::{FREE, Seconds, Size, between, choice, within};
@@ -36,8 +37,13 @@ section! {
         lone_member: bool = default("false"), FREE;
         /// A device that has not answered a write for so long has failed; clients hear 451.
         commit_wait_s_max: Seconds = default("30"), within(100, limits::HOUR_MS, "s");
+        /// Serial numbers of block devices whose content may be erased: a device that bears another
+        /// file system, partition table or the like is refused unless it is named here.
+        take_serials: Vec<Serial> = default("[]"), FREE;
         /// Free segments below which new mail is answered 452.
         refuse_below_percent: u32 = default("10"), within(1, 90, "%");
+        /// Free segments below which new sessions are turned away with 421; 0: never.
+        turn_away_below_percent: u32 = default("5"), within(0, 89, "%");
         /// Free segments above which new mail is taken again.
         resume_above_percent: u32 = default("15"), within(2, 95, "%");
     }
