@@ -7,6 +7,7 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ::spool::edits;
 use ::spool::file::{Durability, FileDevice, OpenError};
@@ -27,6 +28,10 @@ use crate::text::{size, wall};
 
 /// The log in a place that is a folder, as the daemon names it.
 const FILE: &str = "ringpost.spool";
+
+/// How often, and after which time, a spool that is held is looked at again.
+const BUSY_LOOKS: u32 = 100;
+const BUSY_LOOK_EVERY: Duration = Duration::from_millis(10);
 
 const COLUMNS: [Column; 5] = [
     ("id", 24, Align::Left),
@@ -53,10 +58,19 @@ fn device(place: &str) -> Result<FileDevice, Trouble> {
     let path = path_of(place);
     let named = |error: &OpenError| format!("{}: {error}", path.display());
     // The lock of a writer says that no daemon is at it; who may only read looks without.
-    let locked = match FileDevice::open(&path, Durability::Full, true) {
+    let open = || match FileDevice::open(&path, Durability::Full, true) {
         Err(OpenError::NoDirect) => FileDevice::open(&path, Durability::None, true),
         other => other,
     };
+    // After a kill the kernel may need a moment to end requests and close files.
+    let mut locked = open();
+    for _ in 0..BUSY_LOOKS {
+        if !matches!(locked, Err(OpenError::Busy)) {
+            break;
+        }
+        std::thread::sleep(BUSY_LOOK_EVERY);
+        locked = open();
+    }
     match locked {
         Ok(device) => Ok(device),
         Err(error @ OpenError::Busy) => {
