@@ -1,5 +1,5 @@
-//! A small spool that fills up: 452 at the first watermark, 421 at the lower one, and back; relaying
-//! goes on whatever is full, and frees space.
+//! A small spool that fills up: 452 at the first watermark, 421 at the lower one, and back;
+//! relaying goes on whatever is full, and frees space.
 
 use std::collections::BTreeSet;
 

@@ -185,10 +185,7 @@ fn start(
     let tables = open_tables(&config, started_wall_us, &mut journal)?;
     let tickets = Tickets::new().map_err(|error| BootError::os(error, ""))?;
     let certificates = load_certificates(&config, &tickets, started_wall_us, &mut journal)?;
-    let mut progress = Progress::new(engine::now_us());
-    let mut told = |done, total| progress.told(engine::now_us(), done, total, &mut journal);
-    let store = locked.recover(&config, cpus.len(), engine::wall_us(), &mut told)?;
-    tell_recovery(&store, progress.took_ms(engine::now_us()), &mut journal);
+    let store = recover(locked, &config, cpus.len(), &mut journal)?;
     note_panics(tables.hints, store.run);
     let facts = facts(&store, &probe);
     let facts = Facts { config_file: config_file.to_owned(), started_wall_us, supervised, ..facts };
@@ -235,6 +232,19 @@ fn start(
         listed,
     };
     Ok(Started { plan, threads, set })
+}
+
+fn recover(
+    locked: store::Locked,
+    config: &Config,
+    cores: usize,
+    journal: &mut Journal,
+) -> Result<Store, BootError> {
+    let mut progress = Progress::new(engine::now_us());
+    let mut told = |done, total| progress.told(engine::now_us(), done, total, journal);
+    let store = locked.recover(config, cores, engine::wall_us(), &mut told)?;
+    tell_recovery(&store, progress.took_ms(engine::now_us()), journal);
+    Ok(store)
 }
 
 /// What each core gets, by its number.

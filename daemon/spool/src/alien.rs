@@ -175,7 +175,7 @@ mod tests {
         let mut device = SimDevice::new("sim", 4 << 20);
         for (at, mark) in marks {
             let block = at / 4096 * 4096;
-            let mut bytes = vec![0; 8192];
+            let mut bytes = vec![0; if block + 8192 <= 4 << 20 { 8192 } else { 4096 }];
             device.read(block, &mut bytes).unwrap();
             let from = usize::try_from(at - block).unwrap();
             bytes[from..from + mark.len()].copy_from_slice(mark);

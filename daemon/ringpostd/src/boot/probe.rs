@@ -49,8 +49,8 @@ fn text(folder: &Path, seen: &engine::Trial) -> String {
     let verdict = if bad.saturating_mul(GOOD_OF) <= *writes {
         "good: a core goes on while its writes are under way"
     } else {
-        "poor: each such write holds up all sessions of its core, or costs two switches of threads; \
-         a raw partition, or ext4 or XFS on a local device mounted lazytime, does better"
+        "poor: each such write holds up all sessions of its core, or costs two switches of \
+         threads; a raw partition, or ext4 or XFS on a local device mounted lazytime, does better"
     };
     format!(
         "{}: {writes} durable writes of {OCTETS} octets\n\

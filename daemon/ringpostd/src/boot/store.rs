@@ -83,12 +83,11 @@ fn guard(
         let mut device = place.open(durability)?;
         if let Some(alien) = alien::look(&mut device).map_err(explain)? {
             let serial = serial::of(&place.path);
-            match &serial {
-                Some(serial) if take.iter().any(|named| named.as_str() == serial) => {
-                    taken.push((device, alien, serial.clone()))
-                }
-                _ => return Err(bears(&device, alien, serial.as_deref())),
-            }
+            let named = |serial: &&String| take.iter().any(|named| named.as_str() == *serial);
+            let Some(named) = serial.as_ref().filter(named) else {
+                return Err(bears(&device, alien, serial.as_deref()));
+            };
+            taken.push((device, alien, named.clone()));
         }
     }
     // Nothing is erased before every place was looked at.
