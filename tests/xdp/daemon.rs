@@ -233,6 +233,7 @@ fn bans_come_back_with_a_daemon_that_was_killed() {
     let mut daemon = start("xdp-killed", "mode = \"answer\"\n", &[]);
     is_on(&mut daemon);
     daemon.ask(&["xdp", "add", "10.77.0.2"]);
+    daemon.until("the ban", |d| has(&said(d, &["look", "10.77.0.2"]), "ban", "answer"));
     let id = value(&said(&daemon, &["look", "10.77.0.2"]), "ban id");
     let first = own_pid(&daemon);
     assert!(heard(&bed, "10.77.0.1:25").expect("answered").contains(&id));
@@ -303,6 +304,7 @@ fn without_a_gate_or_an_interface_the_daemon_says_so_and_goes_on() {
         let log = daemon.log();
         assert_eq!(log.matches("no XDP filter").count(), 1, "one line");
         daemon.ask(&["xdp", "add", "127.0.0.1"]);
+        daemon.until("the ban", |d| has(&said(d, &["look", "127.0.0.1"]), "ban", "answer"));
         let mut client = Client::connect_silent(daemon.address);
         assert!(client.reply().starts_with("554 5.7.1 ["), "the ladder holds");
         drop(client);
