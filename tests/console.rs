@@ -1,7 +1,10 @@
 //! `ringpost` against a running daemon: the words an operator types.
 
+mod access;
 mod acts;
 mod configs;
+mod lines;
+mod pty;
 mod session;
 mod why;
 

@@ -22,6 +22,8 @@ mod acts;
 
 mod story;
 
+mod speaker;
+
 mod request;
 
 mod reply;
@@ -39,6 +41,7 @@ pub use reply::{
     VersionInfo,
 };
 pub use request::{HintField, HintKey, HintsFilter, Level, QueueFilter, Request};
+pub use speaker::{Role, Speaker};
 pub use story::{Backlog, Part, Rows, Story, StoryLine, Summary};
 pub use text::{List, OutOfBounds, Text};
 pub use wire::{BadFrame, read_reply, read_request, write_reply, write_request};

@@ -5,9 +5,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::acts::{ConfigAct, LogFilter, QueueAct, Rehearse, Rule, Test, WhyFilter};
+use crate::acts::{Act, ConfigAct, LogFilter, QueueAct, Rehearse, Rule, Test, WhyFilter};
 use crate::ladder::XdpRequest;
 use crate::limits::{ADDRESS_OCTETS_MAX, HINT_FIELDS_MAX, ID_OCTETS_MAX, NAME_OCTETS_MAX};
+use crate::speaker::{Role, Speaker};
 use crate::text::{List, Text};
 
 /// One request; the names on the wire are those of the variants in kebab case.
@@ -94,6 +95,8 @@ pub enum Request {
         /// How long; 0: no more.
         seconds: u32,
     },
+    /// Whose requests follow on this connection; once, and for good.
+    As(Speaker),
 }
 
 impl Request {
@@ -129,6 +132,25 @@ impl Request {
             Self::Session(_) => "session",
             Self::Config(_) => "config",
             Self::Trace { .. } => "trace",
+            Self::As(_) => "as",
+        }
+    }
+
+    /// Whether somebody with this role may ask it.
+    #[must_use]
+    pub const fn is_for(&self, role: Role) -> bool {
+        match role {
+            Role::Admin => true,
+            Role::Operator => {
+                self.is_read_only()
+                    || matches!(
+                        self,
+                        Self::QueueAct(QueueAct { act: Act::Retry, .. })
+                            | Self::Trace { .. }
+                            | Self::Test(_)
+                            | Self::As(_)
+                    )
+            }
         }
     }
 
@@ -168,7 +190,7 @@ impl Request {
 }
 
 /// The requests this version knows, by name.
-pub(crate) const NAMES: [&str; 28] = [
+pub(crate) const NAMES: [&str; 29] = [
     "version",
     "status",
     "ledger",
@@ -197,6 +219,7 @@ pub(crate) const NAMES: [&str; 28] = [
     "session",
     "config",
     "trace",
+    "as",
 ];
 
 /// Which messages; all conditions must hold. Text conditions are parts of what they look at,

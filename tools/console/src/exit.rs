@@ -27,6 +27,23 @@ pub(crate) enum Exit {
     Attention = 7,
 }
 
+impl Exit {
+    /// What a command ended with that was started as a program of its own.
+    pub(crate) fn from_code(code: u8) -> Self {
+        let all = [
+            Self::Fine,
+            Self::Refused,
+            Self::Usage,
+            Self::NoDaemon,
+            Self::Denied,
+            Self::NotFound,
+            Self::Protocol,
+            Self::Attention,
+        ];
+        all.into_iter().find(|exit| *exit as u8 == code).unwrap_or(Self::Refused)
+    }
+}
+
 /// For `--help`; each line at most 79 columns.
 pub(crate) const HELP: &str = "\
 Exit codes: 0 done; 1 the daemon refused or could not; 2 wrong command line;

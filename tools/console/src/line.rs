@@ -1,20 +1,19 @@
 //! The interactive line: the same words without `ringpost`, one command a line, or a number of the
 //! menu.
 //!
-//! *Guarantees*: nothing is asked of the terminal: any teletype will do. What a line does is what
-//! the same words do on a shell.
-//! *Limits*: `LINE_OCTETS_MAX` of a line.
+//! *Guarantees*: what a line does is what the same words do on a shell.
+//! *Not here*: where lines come from (`shell`), who may type them (`login`).
 
 use std::ffi::OsString;
-use std::io::{BufRead, IsTerminal, Read, Write};
+
+use clap::ArgMatches;
+use control::Speaker;
 
 use crate::exit::{Exit, Trouble};
 use crate::page::Page;
-use crate::run;
-use crate::table::rows;
-
-/// Octets of a line.
-const LINE_OCTETS_MAX: u64 = 4_096;
+use crate::shell::Shell;
+use crate::table::{command as command_tree, rows};
+use crate::{login, run, tty};
 
 /// The numbered menu: a number is a command, written out beside it.
 const MENU: [(&str, &str); 12] = [
@@ -32,45 +31,45 @@ const MENU: [(&str, &str); 12] = [
     ("settings history", "The configs that were in force"),
 ];
 
-/// What the words of the command line say; `shell` alone is this module.
+/// What the words of the command line say; `shell` and `console` alone are this module.
 pub(crate) fn main(arguments: Vec<OsString>) -> Result<Exit, Trouble> {
-    let at = arguments.iter().position(|word| word == "shell");
-    let Some(at) = at.filter(|at| *at > 0 && *at + 1 == arguments.len()) else {
-        return run::run(arguments.into_iter());
-    };
+    let at = arguments.iter().position(|word| word == "shell" || word == "console");
+    let matches = at.and_then(|_| command_tree().try_get_matches_from(&arguments).ok());
     // Options before the word go before every line.
-    let options = &arguments[..at];
-    let stdin = std::io::stdin();
-    let typed = stdin.is_terminal();
-    let mut last = Exit::Fine;
-    loop {
-        if typed {
-            print("ringpost> ");
+    let before = |at: usize| arguments.iter().take(at).cloned().collect();
+    match (at, matches.as_ref().and_then(ArgMatches::subcommand)) {
+        (Some(at), Some(("shell", _))) => {
+            Ok(lines(&mut Shell::new(before(at), vec![], None), None))
         }
-        let mut line = String::new();
-        let read = stdin.lock().take(LINE_OCTETS_MAX).read_line(&mut line);
-        if !matches!(read, Ok(count) if count > 0) {
-            return Ok(last);
+        (Some(at), Some(("console", m))) => {
+            let line = login::Line::open(before(at), m)?;
+            if let Some((mut shell, speaker)) = line.login()? {
+                lines(&mut shell, Some((&line, &speaker)));
+                line.logout(&speaker);
+            }
+            Ok(Exit::Fine)
         }
-        last = match command(line.trim()) {
-            Line::Nothing => continue,
-            Line::End => return Ok(last),
-            Line::Said(text) => {
-                print(&text);
-                continue;
-            }
-            Line::Words(words) => {
-                let words = words.into_iter().map(OsString::from);
-                match run::run(options.iter().cloned().chain(words)) {
-                    Ok(exit) => exit,
-                    Err(trouble) => {
-                        print(&format!("{trouble}\n"));
-                        trouble.exit
-                    }
-                }
-            }
-        };
+        _ => run::run(arguments.into_iter()),
     }
+}
+
+/// Line after line to the end; the exit code of the last command.
+fn lines(shell: &mut Shell, login: Option<(&login::Line, &Speaker)>) -> Exit {
+    let mut last = Exit::Fine;
+    while let Some(line) = shell.line() {
+        match command(line.trim()) {
+            Line::Nothing => {}
+            Line::End => break,
+            Line::Said(text) => tty::print(&text),
+            Line::Words(words) => {
+                if let Some((line, speaker)) = login {
+                    line.about_to(speaker, &words.join(" "));
+                }
+                last = shell.perform(words);
+            }
+        }
+    }
+    last
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -143,12 +142,6 @@ fn help(begin: &str) -> String {
     }
     page.line("COMMAND --help shows its arguments; menu shows numbers; quit ends.");
     page.into_text()
-}
-
-fn print(text: &str) {
-    let mut out = std::io::stdout().lock();
-    // Nobody is left to tell where stdout is closed: the next read ends.
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 #[cfg(test)]

@@ -15,6 +15,12 @@ mod exit;
 
 mod page;
 
+mod tty;
+
+mod access;
+
+mod speaker;
+
 mod socket;
 
 mod status;
@@ -37,6 +43,10 @@ mod acting;
 
 mod smtp;
 
+mod figures;
+
+mod screen;
+
 mod talking;
 
 mod configuring;
@@ -45,9 +55,33 @@ mod flash;
 
 mod machine;
 
+mod accessing;
+
+mod draft;
+
+mod questions;
+
+mod resolve;
+
+mod checks;
+
+mod wizard;
+
 mod table;
 
+mod slow;
+
 mod run;
+
+mod guard;
+
+mod pager;
+
+mod complete;
+
+mod shell;
+
+mod login;
 
 mod line;
 
@@ -55,6 +89,8 @@ use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // Whoever started this may hold signals back for itself: ctrl-C is for us.
+    let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
     match line::main(std::env::args_os().collect()) {
         Ok(exit) => exit.into(),
         Err(trouble) => {

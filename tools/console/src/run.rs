@@ -10,9 +10,12 @@ use control::{Failure, FailureCode, Frame, Reply};
 use crate::exit::{Exit, Trouble};
 use crate::page::Page;
 use crate::row::Row;
+use crate::slow::lines_that_fit;
 use crate::socket::{self, Socket};
+use crate::speaker;
 use crate::table::{self, rows};
 use crate::text::plain;
+use crate::tty;
 
 /// How often what is followed is asked for.
 const FOLLOW_EVERY: Duration = Duration::from_millis(500);
@@ -29,6 +32,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> Result<Exit, Tro
         }
     };
     let (row, matches) = chosen(&matches);
+    speaker::may(row.name, row.local.is_some() || row.talk.is_some())?;
     if let Some(local) = row.local {
         let mut page = Page::default();
         let exit = local(&mut page, matches);
@@ -45,6 +49,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> Result<Exit, Tro
     }
     let next_of = row.next.filter(|_| matches.get_flag("all"));
     let follow = row.follow.filter(|_| matches.get_flag("follow"));
+    let baud = tty::baud(matches.get_one::<u32>("baud").copied());
     let mut goes_on = false;
     loop {
         let (frame, reply) = socket.ask(&request)?;
@@ -53,6 +58,10 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> Result<Exit, Tro
         let page = Page::of_list(goes_on, next.is_some());
         let (text, exit) = show(row, &reply, page, matches.get_flag("json").then_some(&frame))?;
         let silent = goes_on && matches!(&reply, Reply::Story(story) if story.lines.is_empty());
+        let text = match goes_on && follow.is_some() {
+            true => lines_that_fit(text, baud, FOLLOW_EVERY),
+            false => text,
+        };
         if !silent {
             print(&text)?;
         }

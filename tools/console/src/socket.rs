@@ -14,6 +14,7 @@ use control::limits::REPLY_OCTETS_MAX;
 use control::{Decoder, Frame, Reply, Request, read_reply, write_request};
 
 use crate::exit::{Exit, Trouble};
+use crate::speaker;
 
 const HERE: &str = "./var/admin.sock";
 const SYSTEM: &str = "/run/ringpost/admin.sock";
@@ -46,7 +47,16 @@ impl Socket {
             .set_read_timeout(wait)
             .and_then(|()| stream.set_write_timeout(wait))
             .map_err(|error| broken(path, &error.to_string()))?;
-        Ok(Self { stream, decoder: Decoder::new(REPLY_OCTETS_MAX), path: path.to_owned() })
+        let mut socket =
+            Self { stream, decoder: Decoder::new(REPLY_OCTETS_MAX), path: path.to_owned() };
+        if let Some(speaker) = speaker::speaker() {
+            let (_, reply) = socket.ask(&Request::As(speaker))?;
+            if !matches!(reply, Reply::Done { .. }) {
+                let message = "the daemon does not take logins";
+                return Err(Trouble::new(Exit::Denied, message, "Use its own ringpost."));
+            }
+        }
+        Ok(socket)
     }
 
     /// Asks and waits for the answer; the frame is for `--json`.

@@ -8,10 +8,10 @@ use control::{HintField, HintKey, HintsFilter, Level, List, QueueFilter, Reply, 
 
 use crate::exit::Trouble;
 use crate::row::{Row, bounded, flag, option, optional, row, text, usage};
-use crate::{acting, configuring, ladder, looking, machine, spool, talking};
+use crate::{accessing, acting, configuring, ladder, looking, machine, spool, talking, wizard};
 
 /// Words that have further words below them.
-pub(crate) const GROUPS: [(&str, &str); 10] = [
+pub(crate) const GROUPS: [(&str, &str); 11] = [
     ("queue", "Messages that wait"),
     ("suspend", "Stop taking or sending mail"),
     ("resume", "Take or send it again"),
@@ -21,13 +21,20 @@ pub(crate) const GROUPS: [(&str, &str); 10] = [
     ("hints", "What is remembered and may be lost: retry times, health, rates"),
     ("spool", "A spool that no daemon holds"),
     ("xdp", "Who is turned away, by the daemon and before the TCP stack"),
+    ("access", "Who may log in on the line"),
     ("config", "The appliance's config as generations"),
 ];
 
 /// Every command.
 pub(crate) fn rows() -> impl Iterator<Item = &'static Row> {
     let more = looking::ROWS.iter().chain(&acting::ROWS).chain(&configuring::ROWS);
-    ROWS.iter().chain(more).chain(&talking::ROWS).chain(&ladder::ROWS).chain(&machine::ROWS)
+    ROWS.iter()
+        .chain(more)
+        .chain(&talking::ROWS)
+        .chain(&ladder::ROWS)
+        .chain(&machine::ROWS)
+        .chain(&accessing::ROWS)
+        .chain(&wizard::ROWS)
 }
 
 const ROWS: [Row; 20] = [
@@ -148,6 +155,11 @@ pub(crate) fn command() -> Command {
             option("timeout-s", "SECONDS", "Wait so long for an answer")
                 .value_parser(value_parser!(u64).range(1..=86_400))
                 .default_value("30")
+                .global(true),
+        )
+        .arg(
+            option("baud", "N", "The line's speed, bits a second")
+                .value_parser(value_parser!(u32))
                 .global(true),
         )
         .arg(flag("json", "Print the replies as JSON, one line each").global(true));

@@ -1,6 +1,5 @@
 //! Commands that ask more than one question: played sessions, export and import, figures that run.
 
-use std::collections::HashMap;
 use std::fs;
 use std::io::{IsTerminal, Read, Write};
 use std::path::Path;
@@ -11,10 +10,11 @@ use control::octets::{from_base64, to_base64};
 use control::{ConfigAct, List, Part, Rehearse, Reply, Request, Text};
 
 use crate::exit::{Exit, Trouble};
+use crate::figures::{Samples, commit_ms, reasons, samples, sum};
 use crate::page::Page;
 use crate::row::{Row, argument, bounded, flag, option, row, text, usage};
-use crate::smtp;
 use crate::socket::Socket;
+use crate::{screen, smtp, tty};
 
 /// The rows.
 pub(crate) const ROWS: [Row; 6] = [
@@ -60,10 +60,10 @@ pub(crate) const ROWS: [Row; 6] = [
     Row {
         arguments: || {
             vec![
-                option("every-s", "SECONDS", "One line so often")
-                    .value_parser(value_parser!(u64).range(1..=3600))
-                    .default_value("2"),
+                option("every-s", "SECONDS", "One line so often; else 2, screens as the line is")
+                    .value_parser(value_parser!(u64).range(1..=3600)),
                 option("count", "N", "So many lines, then end").value_parser(value_parser!(u64)),
+                flag("screen", "A screen that is drawn anew, on a vt100 or better"),
                 flag("reasons", "With what was refused and deferred, by reason"),
             ]
         },
@@ -271,21 +271,6 @@ fn difference(old: &str, new: &str) -> Vec<String> {
     lines
 }
 
-/// Samples of the metrics page, by name with labels.
-fn samples(page: &str) -> HashMap<String, f64> {
-    let sample = |line: &str| {
-        let (name, value) = line.rsplit_once(' ')?;
-        (!line.starts_with('#')).then_some(())?;
-        Some((name.to_owned(), value.parse().ok()?))
-    };
-    page.lines().filter_map(sample).collect()
-}
-
-fn sum(samples: &HashMap<String, f64>, name: &str) -> f64 {
-    let here = |key: &&String| key.split('{').next() == Some(name);
-    samples.iter().filter(|(key, _)| here(key)).map(|(_, value)| value).sum()
-}
-
 /// The columns of `live`: heading, metric, whether it counts.
 const FIGURES: [(&str, &str, bool); 8] = [
     ("conn/s", "ringpost_connections_total", true),
@@ -302,9 +287,14 @@ const LINES_A_HEADING: u64 = 20;
 
 /// `live`: plain lines, so that any terminal and any log takes them.
 fn live(socket: &mut Socket, m: &ArgMatches) -> Result<Exit, Trouble> {
-    let every_s = m.get_one::<u64>("every-s").copied().unwrap_or(2);
+    let asked_s = m.get_one::<u64>("every-s").copied();
+    if m.get_flag("screen") && tty::clever() {
+        let baud = tty::baud(m.get_one::<u32>("baud").copied());
+        return screen::show(socket, asked_s, m.get_one::<u64>("count").copied(), baud);
+    }
+    let every_s = asked_s.unwrap_or(2);
     let count = m.get_one::<u64>("count").copied().unwrap_or(u64::MAX);
-    let mut before: Option<HashMap<String, f64>> = None;
+    let mut before: Option<Samples> = None;
     let mut printed = 0;
     loop {
         let Reply::Metrics(metrics) = ask(socket, &Request::Metrics)? else {
@@ -318,7 +308,7 @@ fn live(socket: &mut Socket, m: &ArgMatches) -> Result<Exit, Trouble> {
             }
             say(&line(before, &now, every_s))?;
             if m.get_flag("reasons") {
-                say(&reasons(before, &now))?;
+                say(&grown(before, &now))?;
             }
             printed += 1;
             if printed >= count {
@@ -331,7 +321,7 @@ fn live(socket: &mut Socket, m: &ArgMatches) -> Result<Exit, Trouble> {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "seconds of an interval are few")]
-fn line(before: &HashMap<String, f64>, now: &HashMap<String, f64>, every_s: u64) -> String {
+fn line(before: &Samples, now: &Samples, every_s: u64) -> String {
     let mut line = String::new();
     for (_, name, counts) in FIGURES {
         let value = match counts {
@@ -340,27 +330,12 @@ fn line(before: &HashMap<String, f64>, now: &HashMap<String, f64>, every_s: u64)
         };
         line.push_str(&format!("{value:>8.0}"));
     }
-    let commit = |quantile: &str| {
-        let key = format!("ringpost_phase_seconds{{phase=\"commit\",quantile=\"{quantile}\"}}");
-        now.get(&key)
-            .filter(|value| value.is_finite())
-            .map_or_else(|| "-".to_owned(), |seconds| format!("{:.1}", seconds * 1000.0))
-    };
-    format!("{line}  {}/{}\n", commit("0.5"), commit("0.99"))
+    format!("{line}  {}/{}\n", commit_ms(now, "0.5"), commit_ms(now, "0.99"))
 }
 
-fn reasons(before: &HashMap<String, f64>, now: &HashMap<String, f64>) -> String {
+fn grown(before: &Samples, now: &Samples) -> String {
     let mut page = Page::default();
-    let names = ["ringpost_refused_total{", "ringpost_recipients_deferred_total{"];
-    let mut grown: Vec<(f64, &String)> = now
-        .iter()
-        .filter(|(key, _)| names.iter().any(|name| key.starts_with(name)))
-        .map(|(key, value)| (value - before.get(key).unwrap_or(&0.0), key))
-        .filter(|(grown, _)| *grown > 0.0)
-        .collect();
-    grown.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(b.1)));
-    for (count, key) in grown.into_iter().take(5) {
-        let key = key.trim_start_matches("ringpost_");
+    for (count, key) in reasons(before, now).into_iter().take(5) {
         page.line(&format!("          {count:>8.0} {key}"));
     }
     page.into_text()
@@ -375,11 +350,5 @@ mod tests {
         assert!(difference("a\nb\nc\n", "a\nb\nc\n").is_empty());
         assert_eq!(difference("a\nb\nc\n", "a\nx\nc\nd\n"), ["-b", "+x", "+d"]);
         assert_eq!(difference("", "a\n"), ["+a"]);
-    }
-
-    #[test]
-    fn figures_are_summed_over_labels() {
-        let page = "# HELP x y\nx_total{core=\"0\"} 3\nx_total{core=\"1\"} 4\nx_totals 9\n";
-        assert!((sum(&samples(page), "x_total") - 7.0).abs() < 1e-9);
     }
 }

@@ -70,7 +70,7 @@ impl Console {
     #[must_use]
     pub(super) fn admits(&self, stream: &UnixStream) -> Option<Caller> {
         let peer = stream.peer_cred().ok()?;
-        let caller = Caller { uid: peer.uid(), pid: peer.pid() };
+        let caller = Caller { uid: peer.uid(), pid: peer.pid(), ..Caller::default() };
         self.uids.contains(&caller.uid).then_some(caller)
     }
 }

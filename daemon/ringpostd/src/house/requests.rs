@@ -1,5 +1,6 @@
 //! Requests of the admin tool: each to where it is answered, and back.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use control::{
     Failure, FailureCode, Level, List, LogLevel, MetricsPage, QueueFilter, Reloaded, Reply,
-    Request, RunState, Status, Test, Text, VersionInfo,
+    Request, RunState, Speaker, Status, Test, Text, VersionInfo,
 };
 use tokio::net::TcpListener;
 
@@ -21,7 +22,7 @@ use crate::post::{Orders, ToCore};
 use super::console::{self, Console};
 use super::limits::{ACT_WAIT, CONSOLES_MAX, PAGES_MAX};
 use super::reload::{self, Prepared};
-use super::state::Caller;
+use super::state::{Caller, Login};
 use super::{House, lookups, machine, page, questions};
 
 /// Rest after an accept that failed: descriptors may come back.
@@ -50,7 +51,9 @@ impl House {
             self.consoles.set(self.consoles.get() + 1);
             tokio::task::spawn_local(async move {
                 if let Some(who) = admitted {
-                    console::serve(stream, async |request| this.answer(request, who).await).await;
+                    let speaker = RefCell::new(None);
+                    let answer = async |request| this.answer_as(request, who, &speaker).await;
+                    console::serve(stream, answer).await;
                 } else {
                     let advice = "be root or the daemon's user, or stand in [admin] uids";
                     let message = "this user may not speak to the daemon";
@@ -96,6 +99,37 @@ impl House {
         let mut page = metrics::page(&about, &views);
         self.filter_page(&mut page);
         page
+    }
+
+    /// Answers one request of a connection, within what its speaker may.
+    async fn answer_as(
+        self: &Rc<Self>,
+        request: Request,
+        mut who: Caller,
+        speaker: &RefCell<Option<Speaker>>,
+    ) -> Reply {
+        if let Request::As(new) = request {
+            if speaker.borrow().is_some() {
+                let message = "somebody speaks on this connection already";
+                return Reply::Failure(Failure::new(FailureCode::Denied, message, ""));
+            }
+            let message = format!("{} speaks as {}", &*new.name, new.role.name());
+            *speaker.borrow_mut() = Some(new);
+            return Reply::Done { message: Text::cut(&message) };
+        }
+        let role = speaker.borrow().as_ref().map(|speaker| {
+            who.login = Login::new(speaker);
+            speaker.role
+        });
+        if role.is_some_and(|role| !request.is_for(role)) {
+            let message = format!("an operator may not ask this ({})", request.name());
+            if let Err(failure) = self.audit(who, &format!("denied: {}", request.name())) {
+                return Reply::Failure(failure);
+            }
+            let advice = "operators look and retry; an admin may";
+            return Reply::Failure(Failure::new(FailureCode::Denied, &message, advice));
+        }
+        self.answer(request, who).await
     }
 
     /// Answers one request.

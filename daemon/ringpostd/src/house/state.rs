@@ -8,11 +8,15 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use control::Speaker;
+
 use crate::config::Config;
 use crate::rules::Rules;
 
 /// Octets of the audit log before it is moved aside.
 const AUDIT_OCTETS_MAX: u64 = 16 << 20;
+/// Octets of who logged in where.
+const LOGIN_OCTETS_MAX: usize = 64;
 const RULES: &str = "rules";
 const AUDIT: &str = "audit.log";
 
@@ -65,6 +69,39 @@ pub(super) struct Caller {
     pub uid: u32,
     /// Process.
     pub pid: Option<i32>,
+    /// Who logged in on which line, if the console program says so.
+    pub login: Login,
+}
+
+/// `NAME@LINE`, cut to what the audit log needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Login {
+    octets: [u8; LOGIN_OCTETS_MAX],
+    length: usize,
+}
+
+impl Default for Login {
+    fn default() -> Self {
+        Self { octets: [0; LOGIN_OCTETS_MAX], length: 0 }
+    }
+}
+
+impl Login {
+    /// Who speaks, in letters that cannot break a line of the log.
+    pub(super) fn new(speaker: &Speaker) -> Self {
+        let text = format!("{}@{}", &*speaker.name, &*speaker.line);
+        let plain = text.bytes().map(|o| if o.is_ascii_graphic() { o } else { b'_' });
+        let mut login = Self::default();
+        for (slot, octet) in login.octets.iter_mut().zip(plain) {
+            *slot = octet;
+            login.length += 1;
+        }
+        login
+    }
+
+    fn text(&self) -> &str {
+        self.octets.get(..self.length).and_then(|o| std::str::from_utf8(o).ok()).unwrap_or("")
+    }
 }
 
 impl Caller {
@@ -77,7 +114,11 @@ impl Caller {
             Some(format!(" at={}", tty.display().to_string().replace(' ', "_")))
         });
         let pid = self.pid.map_or_else(String::new, |pid| format!(" pid={pid}"));
-        format!("uid={} user={user}{pid}{}", self.uid, at.unwrap_or_default())
+        let login = match self.login.text() {
+            "" => String::new(),
+            login => format!(" login={login}"),
+        };
+        format!("uid={} user={user}{pid}{}{login}", self.uid, at.unwrap_or_default())
     }
 }
 

@@ -1,0 +1,170 @@
+//! A terminal that a test holds: what a program says on it, what is typed there, how fast it takes
+//! what it is told. It never answers a query of its own.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::process::{Child, Command};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+use crate::daemon::programs::program;
+
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// Looks after which a wait says on standard error that it waits.
+const SAY_AFTER: u32 = 1000;
+/// Columns of a page.
+const COLUMNS: usize = 79;
+
+/// How the terminal takes what it is told.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Taking {
+    AtOnce,
+    /// 960 octets a second: 9600 baud.
+    Slowly,
+    Never,
+}
+
+/// A program on a line of its own, as init starts it: leader of a session.
+pub(crate) struct Line {
+    master: Option<File>,
+    child: Child,
+    seen: Arc<Mutex<Vec<u8>>>,
+    /// What was waited for and found.
+    at: usize,
+}
+
+impl Line {
+    pub(crate) fn start(term: &str, words: &[&str], taking: Taking) -> Self {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+        grantpt(&master).and_then(|()| unlockpt(&master)).expect("unlocked");
+        let name = ptsname(&master, Vec::new()).expect("a name");
+        let slave = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(name.to_str().expect("a path"))
+            .expect("the other side");
+        let other = || slave.try_clone().expect("a descriptor");
+        let child = Command::new("setsid")
+            .arg("--ctty")
+            .arg(program("ringpost"))
+            .args(words)
+            .env("TERM", term)
+            .stdin(other())
+            .stdout(other())
+            .stderr(other())
+            .spawn()
+            .expect("setsid of util-linux");
+        let master = File::from(master);
+        let seen = Arc::default();
+        if taking != Taking::Never {
+            take(master.try_clone().expect("a descriptor"), Arc::clone(&seen), taking);
+        }
+        Self { master: Some(master), child, seen, at: 0 }
+    }
+
+    /// Types octets as they are.
+    pub(crate) fn keys(&mut self, keys: &str) {
+        let master = self.master.as_mut().expect("not hung up");
+        master.write_all(keys.as_bytes()).expect("the line takes keys");
+    }
+
+    /// Types a line.
+    pub(crate) fn say(&mut self, line: &str) {
+        self.keys(&format!("{line}\r"));
+    }
+
+    /// Everything that was said so far.
+    pub(crate) fn all(&self) -> String {
+        String::from_utf8_lossy(&self.seen.lock().expect("a lock")).into_owned()
+    }
+
+    /// Waits for a text after what was waited for before; what stands up to its end.
+    pub(crate) fn until(&mut self, text: &str) -> String {
+        for round in 1_u32.. {
+            let ended = matches!(self.child.try_wait(), Ok(Some(_)));
+            let all = self.all();
+            if let Some(found) = all.get(self.at..).and_then(|new| new.find(text)) {
+                let end = self.at + found + text.len();
+                let new = all[self.at..end].to_owned();
+                self.at = end;
+                return new;
+            }
+            assert!(!ended || round < 100, "it ended before {text:?}: {all}");
+            if round.is_multiple_of(SAY_AFTER) {
+                eprintln!("still waiting for {text:?} in {all:?}");
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        unreachable!("the loop has no end")
+    }
+
+    /// Says a line and waits for the next prompt; what was said in between.
+    pub(crate) fn ask(&mut self, line: &str) -> String {
+        self.say(line);
+        self.until("\n");
+        self.until("ringpost> ")
+    }
+
+    /// The other side goes away: the kernel hangs up.
+    pub(crate) fn hang_up(&mut self) {
+        self.master = None;
+    }
+
+    /// Waits for the program's end; its exit code.
+    pub(crate) fn end(&mut self) -> Option<i32> {
+        self.child.wait().expect("a child").code()
+    }
+
+    /// Seven bits, no query, no line beyond the last column.
+    pub(crate) fn assert_plain(&self) {
+        let all = self.all();
+        assert!(all.is_ascii(), "more than 7 bits: {all:?}");
+        for query in ["\u{1b}[6n", "\u{1b}[5n", "\u{1b}[c", "\u{1b}[?2004", "\u{1b}[?2026", "\u{5}"]
+        {
+            assert!(!all.contains(query), "asked of the terminal: {query:?}");
+        }
+        for line in without_orders(&all).lines() {
+            let line = line.rsplit('\r').find(|part| !part.is_empty()).unwrap_or("");
+            assert!(line.len() <= COLUMNS, "{} columns: {line:?}", line.len());
+        }
+    }
+}
+
+/// Without orders to a vt100.
+fn without_orders(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, order)) = rest.split_once("\u{1b}[") {
+        out.push_str(before);
+        let end = order.find(|c: char| c.is_ascii_alphabetic()).map_or(order.len(), |at| at + 1);
+        rest = &order[end..];
+    }
+    out + rest
+}
+
+fn take(mut from: File, seen: Arc<Mutex<Vec<u8>>>, taking: Taking) {
+    std::thread::spawn(move || {
+        let mut room = vec![0; if taking == Taking::Slowly { 96 } else { 4096 }];
+        // A line whose program has ended reads as an error.
+        while let Ok(count @ 1..) = from.read(&mut room) {
+            seen.lock().expect("a lock").extend_from_slice(&room[..count]);
+            if taking == Taking::Slowly {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        }
+    });
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the line had:\n{}", self.all());
+        }
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
