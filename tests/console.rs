@@ -7,6 +7,7 @@ mod lines;
 mod pty;
 mod session;
 mod why;
+mod wizard;
 
 use crate::daemon::backend::{Backend, Manners};
 use crate::daemon::client::Client;

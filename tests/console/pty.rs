@@ -3,10 +3,14 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
+use std::os::fd::AsFd as _;
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, poll};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 use crate::daemon::programs::program;
@@ -31,13 +35,16 @@ pub(crate) struct Line {
     master: Option<File>,
     child: Child,
     seen: Arc<Mutex<Vec<u8>>>,
+    /// Reads what is said; a word to it ends it.
+    reader: Option<(JoinHandle<()>, Arc<AtomicBool>)>,
     /// What was waited for and found.
     at: usize,
 }
 
 impl Line {
     pub(crate) fn start(term: &str, words: &[&str], taking: Taking) -> Self {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
+            .expect("a terminal");
         grantpt(&master).and_then(|()| unlockpt(&master)).expect("unlocked");
         let name = ptsname(&master, Vec::new()).expect("a name");
         let slave = OpenOptions::new()
@@ -58,10 +65,11 @@ impl Line {
             .expect("setsid of util-linux");
         let master = File::from(master);
         let seen = Arc::default();
-        if taking != Taking::Never {
-            take(master.try_clone().expect("a descriptor"), Arc::clone(&seen), taking);
-        }
-        Self { master: Some(master), child, seen, at: 0 }
+        let reader = (taking != Taking::Never).then(|| {
+            let (copy, ends) = (master.try_clone().expect("a descriptor"), Arc::default());
+            (take(copy, Arc::clone(&seen), taking, Arc::clone(&ends)), ends)
+        });
+        Self { master: Some(master), child, seen, reader, at: 0 }
     }
 
     /// Types octets as they are.
@@ -110,6 +118,10 @@ impl Line {
     /// The other side goes away: the kernel hangs up.
     pub(crate) fn hang_up(&mut self) {
         self.master = None;
+        if let Some((reader, ends)) = self.reader.take() {
+            ends.store(true, Ordering::Relaxed);
+            reader.join().expect("it reads");
+        }
     }
 
     /// Waits for the program's end; its exit code.
@@ -144,17 +156,31 @@ fn without_orders(text: &str) -> String {
     out + rest
 }
 
-fn take(mut from: File, seen: Arc<Mutex<Vec<u8>>>, taking: Taking) {
+fn take(
+    mut from: File,
+    seen: Arc<Mutex<Vec<u8>>>,
+    taking: Taking,
+    ends: Arc<AtomicBool>,
+) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let mut room = vec![0; if taking == Taking::Slowly { 96 } else { 4096 }];
-        // A line whose program has ended reads as an error.
-        while let Ok(count @ 1..) = from.read(&mut room) {
+        loop {
+            let mut ready = [PollFd::new(from.as_fd(), PollFlags::POLLIN)];
+            let some = poll(&mut ready, 20_u16).expect("poll");
+            if ends.load(Ordering::Relaxed) {
+                break;
+            }
+            if some == 0 {
+                continue;
+            }
+            // A line whose program has ended reads as an error.
+            let Ok(count @ 1..) = from.read(&mut room) else { break };
             seen.lock().expect("a lock").extend_from_slice(&room[..count]);
             if taking == Taking::Slowly {
                 std::thread::sleep(Duration::from_millis(100));
             }
         }
-    });
+    })
 }
 
 impl Drop for Line {

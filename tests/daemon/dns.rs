@@ -12,6 +12,8 @@ pub(crate) enum Data {
     Address(IpAddr),
     Mx(u16, &'static str),
     Text(&'static [u8]),
+    Ptr(&'static str),
+    Tlsa([u8; 4]),
     /// SERVFAIL for every question about the name.
     Trouble,
     /// Beside the name's other answers, over UDP.
@@ -41,6 +43,8 @@ impl Data {
             Self::Mx(..) => 15,
             Self::Text(_) => 16,
             Self::Trouble | Self::Lies(_) => 0,
+            Self::Ptr(_) => 12,
+            Self::Tlsa(_) => 52,
         }
     }
 
@@ -54,6 +58,8 @@ impl Data {
                 [&[octets], *text].concat()
             }
             Self::Trouble | Self::Lies(_) => Vec::new(),
+            Self::Ptr(host) => name(host),
+            Self::Tlsa(octets) => octets.to_vec(),
         }
     }
 }

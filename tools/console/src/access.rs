@@ -21,6 +21,8 @@ use crate::text::{plain, wall};
 pub(crate) const STATE: &str = "/state/console";
 /// The folder, for the commands of a login.
 pub(crate) const VARIABLE: &str = "RINGPOST_STATE";
+/// The folder of the config, for the commands of a login.
+pub(crate) const CONFIG: &str = "RINGPOST_CONFIG";
 /// The file of names, also beside a config.
 pub(crate) const FILE: &str = "access";
 /// The longest wait after wrong passwords, in units of the first.

@@ -78,7 +78,8 @@ pub(crate) fn folder(m: &ArgMatches) -> PathBuf {
 }
 
 fn store(m: &ArgMatches) -> Store {
-    Store::new(&folder(m), None)
+    let config = std::env::var(access::CONFIG).ok().map(PathBuf::from);
+    Store::new(&folder(m), config.as_deref())
 }
 
 /// The shell's own module serves it.
@@ -98,7 +99,8 @@ fn list(page: &mut Page, m: &ArgMatches) -> Result<Exit, Trouble> {
 /// Typed twice alike, or the one line of a file that is not a terminal.
 pub(crate) fn asked_twice() -> Result<String, Trouble> {
     let nothing = || Trouble::new(Exit::Refused, "nothing was changed", "");
-    let first = tty::password("New password: ").ok_or_else(nothing)?;
+    let prompt = if tty::typed() { "New password: " } else { "" };
+    let first = tty::password(prompt).ok_or_else(nothing)?;
     if tty::typed() && tty::password("Again: ").ok_or_else(nothing)? != first {
         return Err(Trouble::new(Exit::Refused, "these are two different passwords", ""));
     }

@@ -53,7 +53,7 @@ pub(crate) fn main(arguments: Vec<OsString>) -> Result<Exit, Trouble> {
     }
 }
 
-/// Line after line to the end; the exit code of the last command.
+/// Line after line to the end; for scripts the exit code of the last command.
 fn lines(shell: &mut Shell, login: Option<(&login::Line, &Speaker)>) -> Exit {
     let mut last = Exit::Fine;
     while let Some(line) = shell.line() {
@@ -69,7 +69,7 @@ fn lines(shell: &mut Shell, login: Option<(&login::Line, &Speaker)>) -> Exit {
             }
         }
     }
-    last
+    if tty::typed() { Exit::Fine } else { last }
 }
 
 #[derive(Debug, PartialEq, Eq)]

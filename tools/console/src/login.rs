@@ -28,6 +28,8 @@ pub(crate) struct Line {
     name: String,
     store: Store,
     state: String,
+    /// The config's folder.
+    config: String,
     baud: Option<u32>,
     delay: Duration,
     guard: Guard,
@@ -61,6 +63,7 @@ impl Line {
             name: name.replace(' ', "_"),
             store: Store::new(&state, config.parent()),
             state: state.display().to_string(),
+            config: config.parent().map_or_else(String::new, |path| path.display().to_string()),
             baud: m.get_one::<u32>("baud").copied(),
             delay: seconds(m, "delay-s"),
             guard,
@@ -143,6 +146,7 @@ impl Line {
         let mut environment = vec![
             (speaker::VARIABLE, speaker::value(&speaker)),
             (access::VARIABLE, self.state.clone()),
+            (access::CONFIG, self.config.clone()),
         ];
         environment.extend(self.baud.map(|baud| (tty::BAUD, baud.to_string())));
         let (store, who) = (self.store.clone(), self.who(name));

@@ -166,11 +166,12 @@ pub(crate) fn line() -> Option<String> {
 
 /// Asks for a password; what is typed is not shown.
 pub(crate) fn password(prompt: &str) -> Option<String> {
-    print(prompt);
     let mode = Mode::now();
     if let Some(mode) = &mode {
         mode.silent();
     }
+    // Who sees it may type at once: nothing is shown from here on.
+    print(prompt);
     line()
 }
 

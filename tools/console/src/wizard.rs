@@ -97,7 +97,8 @@ fn say(text: &str) {
 fn ask(question: &Question, n: usize, of: usize, facts: &Facts, draft: &mut Draft) -> Step {
     loop {
         let default = (question.default)(facts, draft);
-        say(&format!("\n{n}/{of} {}", question.text));
+        tty::print("\n");
+        say(&format!("{n}/{of} {}", question.text));
         let shown = if default.len() > 60 { "as before" } else { &default };
         tty::print(&match (question.secret, default.is_empty()) {
             (true, _) => "Enter to type it: ".to_owned(),
