@@ -3,10 +3,11 @@
 
 use control::limits::{FRAME_HEAD_OCTETS, QUEUE_PAGE_MAX, REPLY_OCTETS_MAX, REQUEST_OCTETS_MAX};
 use control::{
-    BadFrame, Core, Decoder, Failure, FailureCode, Frame, Hint, HintField, HintKey, HintsFilter,
-    HintsPage, Ledger, Level, List, LogLevel, MetricsPage, QueueEntry, QueueFilter, QueueMessage,
-    QueuePage, QueueRecipient, Reloaded, Reply, Request, Status, Text, TooLong, VERSION,
-    VersionInfo, read_reply, read_request, write_reply, write_request,
+    Act, BadFrame, ConfigAct, Core, Decoder, Failure, FailureCode, Frame, Hint, HintField, HintKey,
+    HintsFilter, HintsPage, Ledger, Level, List, LogLevel, MetricsPage, QueueAct, QueueEntry,
+    QueueFilter, QueueMessage, QueuePage, QueueRecipient, Reloaded, Reply, Request, Role, Rule,
+    Status, Test, Text, TooLong, VERSION, VersionInfo, read_reply, read_request, write_reply,
+    write_request,
 };
 use proptest::prelude::*;
 
@@ -289,4 +290,35 @@ fn the_ledger_knows_its_difference() {
     let ledger = Ledger { accepted: 5, generated: 1, delivered: 3, queued: 2, ..Ledger::default() };
     assert_eq!(ledger.difference(), 1);
     assert_eq!(Ledger { bounced: 1, ..ledger }.difference(), 0);
+}
+
+#[test]
+fn operators_look_and_retry() {
+    let act = |act| {
+        let (ids, word) = (List::default(), Text::default());
+        Request::QueueAct(QueueAct { act, ids, next_hop: None, all: true, word })
+    };
+    let name = || Text::cut("example.org");
+    let may = [
+        Request::Status,
+        Request::QueueSummary,
+        Request::Config(ConfigAct::History),
+        Request::Test(Test::Dns(name())),
+        act(Act::Retry),
+    ];
+    let may_not = [
+        Request::Drain,
+        Request::Reload,
+        Request::HintsTidy,
+        Request::Rule(Rule::HoldDomain(name())),
+        Request::Config(ConfigAct::Confirm),
+        act(Act::Freeze),
+        act(Act::Remove),
+    ];
+    for request in may {
+        assert!(request.is_for(Role::Operator) && request.is_for(Role::Admin), "{request:?}");
+    }
+    for request in may_not {
+        assert!(!request.is_for(Role::Operator) && request.is_for(Role::Admin), "{request:?}");
+    }
 }

@@ -13,7 +13,7 @@ use nix::unistd::{Pid, geteuid};
 use crate::generations::{Generations, MAIL};
 use crate::limits::{CONFIRM_MINUTES_MAX, SEED_FILE_MAX};
 use crate::upgrade::{Wanted, upgrade};
-use crate::{fetch, helper};
+use crate::{fetch, helper, network, settings};
 
 /// Where generations lie.
 pub(crate) const CONFIG: &str = "/state/config";
@@ -21,6 +21,7 @@ pub(crate) const CONFIG: &str = "/state/config";
 const HELP: &str = "init: this is PID 1 of the image; it knows\n\
     upgrade MANIFEST [--downgrade] [--later]\n\
     config history | commit PLACE... [--confirm MINUTES] | confirm | rollback [N]\n\
+    network try MACHINE.TOML\n\
     reboot | poweroff";
 
 type Outcome<T = String> = Result<T, String>;
@@ -49,6 +50,7 @@ pub(crate) fn run(version: &str, word: &OsStr, words: impl Iterator<Item = OsStr
         ("config", ["rollback", number]) => {
             rollback(Some(number.parse().map_err(|_| "a generation is a number".to_owned())?))
         }
+        ("network", ["try", file]) => network_try(file),
         ("reboot", []) => tell(Signal::SIGTERM).map(|()| "draining, then a new start\n".to_owned()),
         ("poweroff", []) => tell(Signal::SIGUSR2).map(|()| "draining, then off\n".to_owned()),
         _ => Err(HELP.to_owned()),
@@ -117,6 +119,20 @@ fn commit(words: &[&str]) -> Outcome {
         }
         None => format!("generation {number}\n"),
     })
+}
+
+/// The network of a `machine.toml` that is not in force, for the wizard's checks; the next start
+/// knows nothing of it.
+fn network_try(file: &str) -> Outcome {
+    if open()?.current_number().is_some() {
+        return Err("there is a config, and its network".to_owned());
+    }
+    let text = std::fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))?;
+    let settings = settings::parse(&text).map_err(|problem| problem.to_string())?;
+    match network::up(&settings) {
+        0 => Ok("the network is up\n".to_owned()),
+        failed => Err(format!("{failed} of its parts are not up")),
+    }
 }
 
 fn rollback(number: Option<u64>) -> Outcome {

@@ -70,7 +70,7 @@ fn run(_: &mut Page, m: &ArgMatches) -> Result<Exit, Trouble> {
     loop {
         let step = match questions.get(at) {
             Some(question) => ask(question, at + 1, questions.len(), &facts, &mut draft),
-            None => match finish(&questions, &draft)? {
+            None => match finish(&questions, &facts, &draft)? {
                 Finish::Commit => break,
                 Finish::Change(number) => {
                     at = number;
@@ -129,13 +129,17 @@ enum Finish {
 }
 
 /// Summary, checks, the word.
-fn finish(questions: &[&Question], draft: &Draft) -> Result<Finish, Trouble> {
+fn finish(questions: &[&Question], facts: &Facts, draft: &Draft) -> Result<Finish, Trouble> {
     let mut page = Page::default();
     page.line("");
     for (n, question) in questions.iter().enumerate() {
         page.line(&format!("{:>2} {:<14} {}", n + 1, question.name, (question.shown)(draft)));
     }
     tty::print(&page.into_text());
+    if !facts.cards.is_empty() {
+        let machine = write(facts, "machine.toml", &draft.machine())?;
+        done(INIT, &["network", "try", &machine.display().to_string()])?;
+    }
     let mut bad = 0;
     checks::all(draft, |finding| {
         bad += usize::from(finding.is_bad());
@@ -195,7 +199,7 @@ fn cards() -> Vec<(String, String)> {
 }
 
 fn places() -> Vec<(String, u64)> {
-    let Ok(entries) = fs::read_dir("/dev/spool") else { return Vec::new() };
+    let Ok(entries) = fs::read_dir("/dev/spool") else { return first_place() };
     let mut places: Vec<(String, u64)> = entries
         .flatten()
         .filter_map(|entry| {
@@ -209,9 +213,20 @@ fn places() -> Vec<(String, u64)> {
     places
 }
 
+/// Before there is a config init has named no device yet: the first will be the own disk's.
+fn first_place() -> Vec<(String, u64)> {
+    let Ok(entries) = fs::read_dir("/sys/class/block") else { return Vec::new() };
+    let mut sizes = entries.flatten().filter_map(|entry| {
+        let facts = fs::read_to_string(entry.path().join("uevent")).ok()?;
+        facts.lines().find(|line| *line == "PARTNAME=ringpost-spool")?;
+        let sectors = fs::read_to_string(entry.path().join("size")).ok()?;
+        sectors.trim().parse::<u64>().ok()
+    });
+    sizes.next().map(|sectors| ("/dev/spool/0".to_owned(), sectors * 512)).into_iter().collect()
+}
+
 /// Writes, lets in, puts in force.
 fn commit(draft: &Draft, facts: &Facts, m: &ArgMatches) -> Result<Exit, Trouble> {
-    let room = Path::new(&facts.folder);
     let appliance = !facts.cards.is_empty();
     let mut files = vec![("mx.toml", draft.mail(facts))];
     if appliance {
@@ -220,17 +235,8 @@ fn commit(draft: &Draft, facts: &Facts, m: &ArgMatches) -> Result<Exit, Trouble>
     if !draft.recipients.is_empty() {
         files.push(("recipients", format!("{}\n", draft.recipients.join("\n"))));
     }
-    let fail = |path: &Path, error: &std::io::Error| {
-        Trouble::new(Exit::Refused, format!("{}: {error}", path.display()), "")
-    };
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(room);
-    made.map_err(|error| fail(room, &error))?;
-    let mut paths = Vec::new();
-    for (name, text) in files {
-        let path = room.join(name);
-        fs::write(&path, text).map_err(|error| fail(&path, &error))?;
-        paths.push(path);
-    }
+    let paths = files.iter().map(|(name, text)| write(facts, name, text));
+    let paths: Vec<PathBuf> = paths.collect::<Result<_, _>>()?;
     if let Some(login) = &draft.login {
         Store::new(&folder(m), None).change(|logins| {
             logins.retain(|old| old.name != login.name);
@@ -256,6 +262,17 @@ fn commit(draft: &Draft, facts: &Facts, m: &ArgMatches) -> Result<Exit, Trouble>
         done(by, &["reboot"])?;
     }
     Ok(Exit::Fine)
+}
+
+/// A file of the config that is being made.
+fn write(facts: &Facts, name: &str, text: &str) -> Result<PathBuf, Trouble> {
+    let room = Path::new(&facts.folder);
+    let path = room.join(name);
+    let written = fs::DirBuilder::new().recursive(true).mode(0o700).create(room);
+    let written = written.and_then(|()| fs::write(&path, text));
+    written
+        .map_err(|error| Trouble::new(Exit::Refused, format!("{}: {error}", path.display()), ""))?;
+    Ok(path)
 }
 
 /// Runs it on this line; whether it ended well.
