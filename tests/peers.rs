@@ -9,6 +9,7 @@
 //!
 //! *Failure.* A panic with the peer's log.
 
+mod kills;
 mod neighbours;
 mod ours;
 

@@ -16,6 +16,7 @@ const SERVERS: [(&str, u16, &str); 2] = [("discard", 2581, "at_once"), ("durable
 pub(crate) fn bench(more: &[String]) -> Result<(), String> {
     match more.split_first() {
         Some((first, more)) if first == "peers" => peers(more),
+        Some((first, more)) if first == "restart" => crate::restart::restart(more),
         Some((first, more)) if first == "runtimes" => runtimes(more),
         Some((first, more)) if first == "micro" => {
             let words = ["bench", "--quiet", "--package", "mxbench", "--bench", "micro", "--"];

@@ -50,6 +50,17 @@ impl Running {
         Ok(Self { name, child })
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// kill -9.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
     /// Whether it still runs; an end that nobody asked for is an error.
     pub(crate) fn check(&mut self) -> Result<(), String> {
         match self.child.try_wait() {

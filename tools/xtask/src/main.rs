@@ -2,8 +2,11 @@
 
 use std::process::ExitCode;
 
-mod bench;
 mod child;
+
+mod restart;
+
+mod bench;
 mod image;
 mod run;
 
