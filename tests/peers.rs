@@ -9,7 +9,6 @@
 //!
 //! *Failure.* A panic with the peer's log.
 
-mod kills;
 mod neighbours;
 mod ours;
 

@@ -6,6 +6,6 @@ mod poison;
 mod restart;
 
 /// Whether the hour-long forms are asked for (`./x test --long`).
-pub(crate) fn long() -> bool {
+fn long() -> bool {
     std::env::var_os("RINGPOST_LONG").is_some()
 }
