@@ -19,5 +19,6 @@ mod build;
 mod chain;
 mod config;
 mod cuts;
+mod machine;
 mod trouble;
 mod upgrade;

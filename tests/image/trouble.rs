@@ -115,6 +115,7 @@ fn held_m_at_the_start_leads_to_maintenance_and_changes_nothing() {
     guest.wait_for("hold m for maintenance");
     guest.press("mmmm");
     guest.wait_for("MAINTENANCE: asked for at start");
+    guest.wait_for("read-only until the next start");
     // The console is there, mail is not.
     assert!(!guest.shell("ringpost status").1);
     let (said, fine) = guest.shell("ringpost config history");

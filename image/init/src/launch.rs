@@ -14,7 +14,9 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::SigSet;
 use nix::unistd::{Gid, Uid, setgid, setgroups, setsid, setuid};
 use rustix::termios::{self, ControlModes, LocalModes, OptionalActions};
+use rustix::thread::{self, CapabilitySet, CapabilitySets};
 
+use crate::generations::MAIL;
 use crate::limits::{DAEMON_FILES, DAEMON_ID, DAEMON_LOCKED};
 
 /// First word of the command line when a service is to be started.
@@ -41,6 +43,19 @@ pub(crate) fn run(mut words: impl Iterator<Item = OsString>) -> String {
     format!("{}: {error}", program.display())
 }
 
+/// What the keeper of the XDP filter needs to load and attach it. The mail process gives it up
+/// as soon as the keeper has it.
+const FILTER: CapabilitySet =
+    CapabilitySet::NET_ADMIN.union(CapabilitySet::PERFMON).union(CapabilitySet::BPF);
+
+/// Whether the config of the working folder puts the filter on an interface.
+fn wants_filter() -> bool {
+    let text = std::fs::read_to_string(MAIL).unwrap_or_default();
+    let Ok(mail) = toml_span::parse(&text) else { return false };
+    let interfaces = mail.pointer("/xdp/interfaces").and_then(|value| value.as_array());
+    interfaces.is_some_and(|all| !all.is_empty())
+}
+
 /// No root, no way back, no core files, many descriptors, locked log buffers.
 fn daemon() -> Outcome {
     let step = |what: &'static str| move |error: nix::Error| format!("{what}: {error}");
@@ -52,7 +67,17 @@ fn daemon() -> Outcome {
     let gid = Gid::from_raw(DAEMON_ID);
     setgroups(&[gid]).map_err(step("groups"))?;
     setgid(gid).map_err(step("group"))?;
+    let filter = wants_filter();
+    let fail = |error: rustix::io::Errno| format!("capabilities: {error}");
+    thread::set_keep_capabilities(filter).map_err(fail)?;
     setuid(Uid::from_raw(DAEMON_ID)).map_err(step("user"))?;
+    if filter {
+        let sets = CapabilitySets { effective: FILTER, permitted: FILTER, inheritable: FILTER };
+        thread::set_capabilities(None, sets).map_err(fail)?;
+        for one in FILTER.iter() {
+            thread::configure_capability_in_ambient_set(one, true).map_err(fail)?;
+        }
+    }
     set_no_new_privs().map_err(step("privileges"))
 }
 

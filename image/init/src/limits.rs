@@ -27,6 +27,21 @@ pub(crate) const HELPER: Duration = Duration::from_secs(60);
 /// How long one step of the health check may take.
 pub(crate) const HEALTH_STEP: Duration = Duration::from_secs(5);
 
+/// The first wait for an NTP server's answer, before the next is asked.
+pub(crate) const NTP_FIRST: Duration = Duration::from_secs(4);
+/// The longest such wait.
+pub(crate) const NTP_LONGEST: Duration = Duration::from_secs(256);
+/// How often the time is asked for when it is known.
+pub(crate) const NTP_EVERY: Duration = Duration::from_secs(1024);
+/// A clock that is off by no more is left alone.
+pub(crate) const NTP_EXACT: Duration = Duration::from_millis(5);
+/// An answer that took longer says too little.
+pub(crate) const NTP_TRIP_MAX: Duration = Duration::from_secs(2);
+/// NTP servers that the machine's settings may name.
+pub(crate) const NTP_SERVERS_MAX: usize = 8;
+/// Where they listen.
+pub(crate) const NTP_PORT: u16 = 123;
+
 /// Octets of one file of the config seed.
 pub(crate) const SEED_FILE_MAX: u64 = 1 << 20;
 /// Files of the config seed.

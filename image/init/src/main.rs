@@ -58,6 +58,8 @@ mod bless;
 
 mod power;
 
+mod ntp;
+
 mod prepare;
 
 mod keys;

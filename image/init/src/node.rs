@@ -21,6 +21,7 @@ use crate::commands::CONFIG;
 use crate::generations::{Generations, MAIL};
 use crate::limits::{DRAIN, END, FAILED_STARTS_MAX, TICK, TRIAL};
 use crate::notify::{self, Notify};
+use crate::ntp::Ntp;
 use crate::power::Buttons;
 use crate::prepare::{self, Place, STATE};
 use crate::say::{say, warn};
@@ -29,8 +30,8 @@ use crate::settings::{Console, Settings};
 use crate::watchdog::Watchdog;
 use crate::{bless, clock, health, mounts, network};
 
-/// What may run on the serial line: the console program, or the debug image's shell.
-const CONSOLES: [&str; 2] = ["/bin/console", "/bin/sh"];
+/// What may run on the serial line: the debug image's shell, or the interactive line of `ringpost`.
+const CONSOLES: [&[&str]; 2] = [&["/bin/sh"], &["/bin/ringpost", "shell"]];
 
 /// How the machine ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +59,7 @@ pub(crate) struct Node {
     signals: SignalFd,
     notify: Option<Notify>,
     buttons: Buttons,
+    ntp: Ntp,
     daemon: Option<Service>,
     console: Option<Service>,
     settings: Settings,
@@ -98,6 +100,7 @@ impl Node {
             signals,
             notify: None,
             buttons: Buttons::open(),
+            ntp: Ntp::new(Vec::new()),
             daemon: None,
             console: None,
             settings: Settings::default(),
@@ -123,6 +126,7 @@ impl Node {
         self.notify = Notify::open().map_err(|e| warn(&format_args!("{}: {e}", notify::PATH))).ok();
         self.settings = place.settings;
         self.config = place.config;
+        self.ntp = Ntp::new(self.settings.ntp.clone());
         self.start_daemon();
         self.open_console();
     }
@@ -140,16 +144,19 @@ impl Node {
         if let Some(daemon) = self.daemon.take() {
             self.stop(daemon, DRAIN);
         }
+        self.ntp = Ntp::new(Vec::new());
         network::down(&self.settings);
+        prepare::close_spool();
         self.open_console();
     }
 
     /// The console program of this image, if it has one, on its serial line.
     fn open_console(&mut self) {
-        let there = CONSOLES.iter().find(|program| Path::new(program).exists());
+        let there = CONSOLES.iter().find(|words| Path::new(words[0]).exists());
         let (Some(program), None) = (there, &self.console) else { return };
         let Console { port, speed } = &self.settings.console;
-        let words = ["console", port, &speed.to_string(), program];
+        let speed = speed.to_string();
+        let words = [&["console", port, &speed][..], program].concat();
         let console = Service::new("console", &words, PathBuf::from("/"));
         self.console = Some(console.with("TERM", "vt100").with("PATH", "/bin"));
     }
@@ -162,6 +169,7 @@ impl Node {
             for service in [&mut self.daemon, &mut self.console].into_iter().flatten() {
                 service.turn(now);
             }
+            self.ntp.turn(now);
             self.wait(TICK);
             if let Some(end) = self.asked_to_end() {
                 return end;
@@ -194,6 +202,7 @@ impl Node {
         if place.settings != self.settings {
             network::undo(&self.settings);
             network::up(&place.settings);
+            self.ntp = Ntp::new(place.settings.ntp.clone());
         }
         self.settings = place.settings;
         self.config = place.config;
@@ -230,12 +239,16 @@ impl Node {
             wait.push(PollFd::new(notify.as_fd(), PollFlags::POLLIN));
         }
         wait.extend(self.buttons.descriptors().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        let (socket, asks) = self.ntp.waits();
+        wait.extend(socket.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         let services = [&self.daemon, &self.console];
         let due = services.into_iter().flatten().filter_map(|s| match s.course.state() {
             State::Waiting { until } => Some(until.saturating_duration_since(Instant::now())),
             _ => None,
         });
-        let time = due.min().map_or(most, |due| due.min(most)) + Duration::from_millis(1);
+        let asks = asks.map(|at| at.saturating_duration_since(Instant::now()));
+        let time =
+            due.chain(asks).min().map_or(most, |due| due.min(most)) + Duration::from_millis(1);
         let time = PollTimeout::try_from(time).unwrap_or(PollTimeout::ZERO);
         let _ = poll(&mut wait, time);
     }

@@ -15,7 +15,7 @@ use crate::limits::{DAEMON_ID, DISK_WAIT};
 use crate::say::{say, warn};
 use crate::settings::Settings;
 use crate::watchdog::Watchdog;
-use crate::{disks, mounts, network, provision};
+use crate::{disks, helper, mounts, network, provision};
 
 const SEED: &str = "/run/seed";
 /// Where state is mounted.
@@ -118,6 +118,18 @@ pub(crate) fn machine(disk: &str, settings: &Settings) -> Outcome {
         warn(&why);
     }
     Ok(())
+}
+
+/// From now on no partition of the spool can be written, by whomever; a new start ends that.
+pub(crate) fn close_spool() {
+    let is_spool = |b: &disks::Block| b.label.as_deref() == Some(disks::SPOOL);
+    for part in disks::list().into_iter().filter(is_spool) {
+        let device = part.device().display().to_string();
+        match helper::run("/bin/blockdev", &["--setro", &device]) {
+            Ok(()) => say(&format_args!("{device}: read-only until the next start")),
+            Err(why) => warn(&format_args!("{device}: {why}")),
+        }
+    }
 }
 
 /// `/dev/spool/<n>`: the own disk's first, the others' in the order of their serial numbers, so

@@ -11,7 +11,7 @@ use toml_span::de_helpers::TableHelper;
 use toml_span::value::{Value, ValueInner};
 use toml_span::{DeserError, ErrorKind};
 
-use crate::limits::NETWORK_ENTRIES_MAX;
+use crate::limits::{NETWORK_ENTRIES_MAX, NTP_PORT, NTP_SERVERS_MAX};
 
 /// Everything the file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub(crate) struct Settings {
     pub(crate) hostname: Option<String>,
     /// Where names are looked up, as `/etc/resolv.conf` will say.
     pub(crate) dns: Vec<IpAddr>,
+    /// Where the time is asked for.
+    pub(crate) ntp: Vec<SocketAddr>,
     /// Network cards, then bonds, then VLANs: in the order in which they are made.
     pub(crate) links: Vec<Link>,
     /// The serial line of the console program.
@@ -95,6 +97,7 @@ impl Default for Settings {
         Self {
             hostname: None,
             dns: Vec::new(),
+            ntp: Vec::new(),
             links: Vec::new(),
             console: Console { port: "ttyS0".to_owned(), speed: 115_200 },
             wipe: Vec::new(),
@@ -135,6 +138,12 @@ fn settings(root: &mut Value<'_>) -> Result<Settings, DeserError> {
     settings.hostname = table.optional("hostname");
     if let Some((_, mut value)) = table.take("dns") {
         settings.dns = list(&mut value, |v| parsed(v, "an IP address"))?;
+    }
+    if let Some((_, mut value)) = table.take("ntp") {
+        settings.ntp = list(&mut value, ntp)?;
+        if settings.ntp.len() > NTP_SERVERS_MAX {
+            return Err(custom(&value, format!("more than {NTP_SERVERS_MAX} servers")));
+        }
     }
     if let Some((_, mut value)) = table.take("spool_disks") {
         settings.wipe = list(&mut value, text_of)?;
@@ -227,6 +236,13 @@ fn console(value: &mut Value<'_>) -> Result<Console, DeserError> {
 
 /// What serial lines are used with.
 pub(crate) const SPEEDS: [u32; 5] = [9_600, 19_200, 38_400, 57_600, 115_200];
+
+fn ntp(value: &mut Value<'_>) -> Result<SocketAddr, DeserError> {
+    let text = text_of(value)?;
+    let port = |address: IpAddr| SocketAddr::new(address, NTP_PORT);
+    let read = text.parse().or_else(|_| text.parse().map(port));
+    read.map_err(|_| custom(value, "expected an IP address, with a port or without"))
+}
 
 /// The keys that every kind of interface has.
 struct Common {
@@ -353,6 +369,7 @@ mod tests {
     const WHOLE: &str = r#"
 hostname = "mx1"
 dns = ["192.0.2.53", "2001:db8::53"]
+ntp = ["192.0.2.123", "[2001:db8::1]:1123"]
 spool_disks = ["S4EVNX0R"]
 health = "[::1]:25"
 [console]
@@ -381,6 +398,8 @@ gateways = ["192.0.2.1"]
         let settings = parse(WHOLE).unwrap();
         assert_eq!(settings.hostname.as_deref(), Some("mx1"));
         assert_eq!(settings.console, Console { port: "ttyS0".into(), speed: 9_600 });
+        assert_eq!(settings.ntp[0], "192.0.2.123:123".parse().unwrap());
+        assert_eq!(settings.ntp[1], "[2001:db8::1]:1123".parse().unwrap());
         assert_eq!(settings.health, "[::1]:25".parse().unwrap());
         let names: Vec<&str> = settings.links.iter().map(|l| l.name.as_str()).collect();
         assert_eq!(names, ["a", "b", "both", "mail"]);
@@ -401,6 +420,7 @@ gateways = ["192.0.2.1"]
             (&WHOLE.replace("speed = 9600", "speed = 9601"), "speed must be"),
             (&WHOLE.replace("name = \"b\"", "name = \"a\""), "two interfaces"),
             ("hostname = \"x\"\n", "no network"),
+            ("ntp = [\"pool.example\"]\n", "an IP address"),
         ];
         for (text, expected) in cases {
             let said = parse(text).expect_err(text).to_string();

@@ -12,6 +12,7 @@ use super::tool::{EPOCH, done, tool, write};
 const TOOLS: &[&str] = &[
     "/sbin/mkfs.xfs",     // the state partition at first start
     "/sbin/xfs_repair",   // for the maintenance console
+    "/sbin/blockdev",     // a spool that nobody writes in maintenance
     "/usr/sbin/nvme",     // wear and errors of drives, for the console
     "/usr/sbin/smartctl", // the same for SATA
 ];
