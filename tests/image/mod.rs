@@ -19,6 +19,5 @@ mod build;
 mod chain;
 mod config;
 mod cuts;
-mod machine;
 mod trouble;
 mod upgrade;

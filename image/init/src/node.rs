@@ -30,8 +30,8 @@ use crate::settings::{Console, Settings};
 use crate::watchdog::Watchdog;
 use crate::{bless, clock, health, mounts, network};
 
-/// What may run on the serial line: the debug image's shell, or the interactive line of `ringpost`.
-const CONSOLES: [&[&str]; 2] = [&["/bin/sh"], &["/bin/ringpost", "shell"]];
+/// The debug image's shell: runs on the serial line, where it is there.
+const SHELL: &str = "/bin/sh";
 
 /// How the machine ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,10 +152,13 @@ impl Node {
 
     /// The console program of this image, if it has one, on its serial line.
     fn open_console(&mut self) {
-        let there = CONSOLES.iter().find(|words| Path::new(words[0]).exists());
-        let (Some(program), None) = (there, &self.console) else { return };
+        if self.console.is_some() {
+            return;
+        }
         let Console { port, speed } = &self.settings.console;
         let speed = speed.to_string();
+        let login = ["/bin/ringpost", "console", "--line", port];
+        let program = if Path::new(SHELL).exists() { &[SHELL][..] } else { &login };
         let words = [&["console", port, &speed][..], program].concat();
         let console = Service::new("console", &words, PathBuf::from("/"));
         self.console = Some(console.with("TERM", "vt100").with("PATH", "/bin"));
