@@ -10,6 +10,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use nix::sched::CpuSet;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -76,6 +77,16 @@ impl Drop for Running {
 /// there is a cgroup2 we may write to, its CPU time is that group's, so that no child is missed.
 /// Its standard input is a pipe that ends when we do.
 pub fn start(name: &str, address: SocketAddr, cpu: usize, command: Command) -> io::Result<Running> {
+    start_on(name, address, &system::set_of(&[cpu])?, command)
+}
+
+/// The same on several CPUs.
+pub fn start_on(
+    name: &str,
+    address: SocketAddr,
+    cpus: &CpuSet,
+    command: Command,
+) -> io::Result<Running> {
     let ask = address.port() == 0;
     if !ask {
         await_free(name, address)?;
@@ -88,7 +99,7 @@ pub fn start(name: &str, address: SocketAddr, cpu: usize, command: Command) -> i
     command.stdout(if ask { Stdio::piped() } else { Stdio::null() });
     // The child inherits the CPU; what measures goes back to all of them.
     let all = system::cpus()?;
-    system::pin(cpu)?;
+    system::set_cpus(cpus)?;
     let spawned = system::spawn(command.stdin(Stdio::piped()));
     system::set_cpus(&all)?;
     let mut child = spawned.map_err(|error| io::Error::other(format!("{name}: {error}")))?;

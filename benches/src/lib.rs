@@ -4,6 +4,8 @@
 
 pub mod limits;
 
+pub mod tls;
+
 #[expect(unsafe_code, reason = "the ring's memory is shared with the kernel")]
 pub mod floor;
 
@@ -30,5 +32,7 @@ pub mod meter;
 pub mod bare;
 
 pub mod measure;
+
+pub mod shards;
 
 pub mod compare;

@@ -48,6 +48,12 @@ pub const SOURCE_TICK_MS: u64 = 100;
 /// Tickets a resuming session keeps.
 pub const TLS_SESSIONS_KEPT: usize = 4;
 
+/// Plaintext octets of one TLS record.
+pub const TLS_FRAGMENT_OCTETS_MAX: usize = 1 << 14;
+
+/// Octets a record adds to its plaintext, at most: header, explicit nonce, type and tag.
+pub const TLS_SEAL_OCTETS: usize = 5 + 8 + 1 + 16;
+
 /// Octets an oversized message is declared to have.
 pub const OVERSIZED_OCTETS: u64 = 1 << 50;
 

@@ -14,7 +14,7 @@ use mxbench::sink::ledger::{self, Ledger};
 use mxbench::sink::options::Extension;
 use mxbench::source::mail::Size;
 use mxbench::source::options::{Options, Pace, Refused, Starttls};
-use mxbench::{bare, floor, sink, source, system};
+use mxbench::{bare, floor, shards, sink, source, system};
 
 #[derive(Debug, Parser)]
 #[command(version, about = "Measures an MX against the physical limit and its peers")]
@@ -35,6 +35,8 @@ enum Command {
     Check(CheckArguments),
     /// Measure servers against the floor: CPU per message, rates, latency, writes, memory.
     Measure(Box<MeasureArguments>),
+    /// Measure what a second shard adds to the CPU of a message, at the same total rate.
+    Shards(ShardsArguments),
     /// Carry out a plan: servers and their peers in turn; table, JSON and a page with plots.
     Compare(CompareArguments),
 }
@@ -53,6 +55,9 @@ struct FloorArguments {
     /// Octets of a durable write, with --bare.
     #[arg(long, default_value_t = bare::BLOCK_OCTETS)]
     octets: usize,
+    /// Offer STARTTLS, with a certificate made at start.
+    #[arg(long, conflicts_with = "bare")]
+    tls: bool,
     /// Stay on this CPU.
     #[arg(long)]
     pin: Option<usize>,
@@ -209,6 +214,9 @@ struct SinkArguments {
     /// Name in the banner.
     #[arg(long, default_value = "sink.example")]
     name: String,
+    /// Offer STARTTLS, with a certificate made at start.
+    #[arg(long)]
+    tls: bool,
     /// A line for each message.
     #[arg(long)]
     verbose: bool,
@@ -289,6 +297,37 @@ struct MeasureArguments {
 }
 
 #[derive(Debug, Args)]
+struct ShardsArguments {
+    /// A line for `sh -c`: the server with one shard; it says where it listens.
+    #[arg(long, value_name = "COMMAND")]
+    one: String,
+    /// The same server with two.
+    #[arg(long, value_name = "COMMAND")]
+    two: String,
+    /// Rounds.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Seconds of one burst.
+    #[arg(long, value_parser = seconds, default_value = "0.9")]
+    burst: Duration,
+    /// Sessions at the same time, at most.
+    #[arg(long, default_value_t = 64)]
+    sessions: u32,
+    /// Messages on a connection, with commas.
+    #[arg(long, value_delimiter = ',', default_value = "1,20")]
+    messages_per_connection: Vec<u64>,
+    /// Rates, as shares of what one shard makes in closed loop, with commas.
+    #[arg(long, value_delimiter = ',', value_parser = share, default_value = "0.5,0.8")]
+    shares: Vec<f64>,
+    /// Run server and source under SCHED_FIFO (needs the right to, and `chrt`).
+    #[arg(long)]
+    fifo: bool,
+    /// Print all as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
 struct CompareArguments {
     /// The plan, a TOML file; or the JSON of a comparison, to print it again.
     plan: PathBuf,
@@ -328,6 +367,7 @@ fn main() -> ExitCode {
         Command::Sink(arguments) => serve_sink(*arguments),
         Command::Check(arguments) => check(&arguments),
         Command::Measure(arguments) => run_measure(*arguments),
+        Command::Shards(arguments) => run_shards(arguments),
         Command::Compare(arguments) => run_compare(&arguments),
     });
     match result {
@@ -350,7 +390,8 @@ fn serve_floor(arguments: &FloorArguments) -> io::Result<ExitCode> {
     let stop = system::stop_signals()?;
     let listener = system::listener(address(listen)?)?;
     system::say(&format!("mxbench floor: listening on {}", listener.local_addr()?))?;
-    let counts = floor::serve(listener, stop)?;
+    let serve = if arguments.tls { floor::serve_tls } else { floor::serve };
+    let counts = serve(listener, stop)?;
     system::say(&serde_json::to_string(&counts)?)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -444,6 +485,7 @@ fn serve_sink(arguments: SinkArguments) -> io::Result<ExitCode> {
         maildir: arguments.maildir,
         check: arguments.check,
         verbose: arguments.verbose,
+        starttls: arguments.tls,
         stall_ms: arguments
             .stall_at
             .zip(arguments.stall_for)
@@ -507,6 +549,25 @@ fn run_measure(arguments: MeasureArguments) -> io::Result<ExitCode> {
         spool: arguments.spool,
     };
     let report = measure::run(&plan, stop)?;
+    if arguments.json {
+        system::say(&serde_json::to_string_pretty(&report)?)?;
+    } else {
+        system::say(report.table().trim_end())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_shards(arguments: ShardsArguments) -> io::Result<ExitCode> {
+    let plan = shards::Plan {
+        commands: [arguments.one, arguments.two],
+        rounds: arguments.rounds.max(1),
+        burst: arguments.burst,
+        sessions: arguments.sessions,
+        messages_per_connection: arguments.messages_per_connection,
+        shares: arguments.shares,
+        fifo: arguments.fifo,
+    };
+    let report = shards::run(&plan, system::stop_signals()?)?;
     if arguments.json {
         system::say(&serde_json::to_string_pretty(&report)?)?;
     } else {

@@ -69,10 +69,16 @@ pub fn raise_file_limit() -> io::Result<u64> {
 
 /// Keeps this thread, and what it starts, on one CPU.
 pub fn pin(cpu: usize) -> io::Result<()> {
+    set_cpus(&set_of(&[cpu])?)
+}
+
+/// These CPUs as a set.
+pub fn set_of(cpus: &[usize]) -> io::Result<CpuSet> {
     let mut set = CpuSet::new();
-    set.set(cpu)?;
-    sched_setaffinity(Pid::from_raw(0), &set)?;
-    Ok(())
+    for &cpu in cpus {
+        set.set(cpu)?;
+    }
+    Ok(set)
 }
 
 /// The CPUs this thread may use.

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::thread;
@@ -12,7 +13,7 @@ use mxbench::sink::ledger::{Ledger, read_ids, read_maildir};
 use mxbench::sink::options::{Extension, Options as SinkOptions};
 use mxbench::sink::{self, Taken};
 use mxbench::source::mail::Size;
-use mxbench::source::options::{Options, Pace};
+use mxbench::source::options::{Options, Pace, Starttls};
 use mxbench::source::report::Summary;
 use mxbench::{source, system};
 
@@ -234,4 +235,75 @@ fn a_stall_shows_in_open_loop() {
         message.p90_us >= 500_000.0,
         "a third of all messages was due in the stall: {message:?}"
     );
+}
+
+fn tls(share: f64, resumed_share: f64) -> Option<Starttls> {
+    Some(Starttls { share, resumed_share, version: None })
+}
+
+#[test]
+fn the_floor_with_tls_has_the_same_dialogue() {
+    for (share, resumed, per_connection, size) in
+        [(1.0, 0.0, 1, 4096), (1.0, 1.0, 3, 4096), (0.5, 0.5, 20, 100_000)]
+    {
+        let listener = system::listener("127.0.0.1:0".parse().unwrap()).unwrap();
+        let mut options = Options::new(listener.local_addr().unwrap());
+        options.pace = Pace::Total(300);
+        options.messages_per_connection = per_connection;
+        options.size = Size::Fixed(size);
+        options.sessions = 8;
+        options.starttls = tls(share, resumed);
+        let (stopped, stopper) = stop();
+        let server = thread::spawn(move || floor::serve_tls(listener, stopped).unwrap());
+        let summary = run(options);
+        drop(stopper);
+        let counts = server.join().unwrap();
+        assert_eq!((summary.acked, counts.messages), (300, 300), "{summary:?}");
+        assert_eq!((summary.failures, summary.refused, counts.broken), (0, 0, 0), "{summary:?}");
+        assert!(summary.tls_handshakes > 0 && counts.octets > summary.octets, "{summary:?}");
+        if share >= 1.0 {
+            assert_eq!(summary.tls_handshakes, summary.connections, "{summary:?}");
+            assert_eq!(summary.tls_resumed > 0, resumed > 0.0, "{summary:?}");
+        }
+    }
+}
+
+#[test]
+fn a_sink_takes_mail_over_tls_and_misbehaves_there_as_well() {
+    let secure = || SinkOptions { starttls: true, ..SinkOptions::default() };
+    let (summary, taken) = against_sink(secure(), |options| {
+        options.starttls = tls(0.7, 0.5);
+        options.chunking = true;
+        options.size = Size::Fixed(50_000);
+    });
+    assert_eq!((summary.acked, taken.messages), (500, 500), "{summary:?}");
+    assert_eq!((summary.failures, summary.refused), (0, 0), "{summary:?}");
+    let handshakes = summary.tls_handshakes;
+    assert!(handshakes > 0 && handshakes < summary.connections, "{summary:?}");
+    let faulty = faults(&["mail:450:0.2", "dot:1ms:0.2", "rcpt:close:0.02"]);
+    let (summary, taken) = against_sink(SinkOptions { starttls: true, ..faulty }, |options| {
+        options.starttls = tls(1.0, 0.0);
+    });
+    assert!(summary.refused > 0 && summary.failures > 0, "{summary:?}");
+    assert_eq!(summary.acked, taken.messages, "{summary:?}");
+    // A client that begins with nonsense is left alone.
+    let listener = system::listener("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stopped, stopper) = stop();
+    let server = thread::spawn(move || sink::serve(&secure(), listener, stopped).unwrap());
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    stream.write_all(b"EHLO c\r\nSTARTTLS\r\n").unwrap();
+    let mut heard = Vec::new();
+    while !heard.ends_with(b"go ahead\r\n") {
+        let mut octet = [0];
+        stream.read_exact(&mut octet).unwrap();
+        heard.push(octet[0]);
+    }
+    stream.write_all(b"MAIL FROM:<a@b>\r\n").unwrap();
+    let mut rest = Vec::new();
+    // The end, or a reset where octets of ours were not read.
+    let _ = stream.read_to_end(&mut rest);
+    assert!(!rest.starts_with(b"250"), "{rest:?}");
+    drop(stopper);
+    assert_eq!(server.join().unwrap().messages, 0);
 }

@@ -97,3 +97,28 @@ fn a_plan_that_cannot_work_says_so_before_it_starts() {
     assert!(fails(&["--idle", "4000000"]).contains("open files"));
     assert!(fails(&["--sizes", "many"]).contains("many"));
 }
+
+#[test]
+fn two_of_the_same_cost_the_same_at_the_same_rate() {
+    if std::thread::available_parallelism().unwrap().get() < 2 {
+        return;
+    }
+    let program = env!("CARGO_BIN_EXE_mxbench");
+    let command = format!("exec {program} sink --listen 127.0.0.1:0");
+    let output = Command::new(program)
+        .args(["shards", "--one", &command, "--two", &command, "--rounds", "1", "--json"])
+        .args(["--burst", "0.3", "--sessions", "8", "--shares", "0.2,0.4"])
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let pairs = report["pairs"].as_array().unwrap();
+    assert_eq!(pairs.len(), 2 * 2, "loads, shares");
+    for pair in pairs {
+        for burst in pair["bursts"].as_array().unwrap() {
+            assert!(burst["source"]["acked"].as_u64().unwrap() > 0, "{burst}");
+            assert_eq!(burst["source"]["failures"], 0, "{burst}");
+        }
+    }
+}

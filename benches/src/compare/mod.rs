@@ -31,7 +31,7 @@ use crate::limits::{FLOOR_NAME, SYNC_PROBE_MESSAGES};
 use crate::meter::{Alone, Beside, Burst, Meter, own_path};
 use crate::sink::{self, Taken};
 use crate::{bare, proc, system};
-use plan::{Plan, Server};
+use plan::{Plan, Run, Server};
 use report::Report;
 
 /// The next hop of a relaying server: a sink in a thread of its own.
@@ -171,23 +171,34 @@ impl<'a> Bench<'a> {
             }
             _ => None,
         };
-        let running = self.start(server, hop.as_ref().map(|hop| hop.address))?;
-        if let (Some(server), true) = (server, round == 0 && self.meter.device.is_some()) {
-            self.probe_sync(server, &running, &mut hop)?;
-        }
-        for run in self.plan.runs() {
-            if !run.is_for(server) || self.meter.stopped() {
+        // The floor with TLS is another program than the one without.
+        let kinds = if server.is_some() { &[None][..] } else { &[Some(false), Some(true)] };
+        for &kind in kinds {
+            let runs = self.plan.runs().into_iter().filter(|run| run.is_for(server));
+            let wanted = |run: &Run| kind.is_none_or(|tls| run.has_tls() == tls);
+            let runs: Vec<Run> = runs.filter(wanted).collect();
+            if runs.is_empty() {
                 continue;
             }
-            self.burst(server, &running, &mut hop, &run.arguments(server, self.plan.warm_up_s))?;
-            let words = run.arguments(server, self.plan.burst_s);
-            let mut done = self.burst(server, &running, &mut hop, &words)?;
-            (done.server, done.load, done.round) = (name.clone(), run.name.clone(), round);
-            self.bursts_done += 1;
-            self.say(&done);
-            self.report.bursts.push(done);
+            let sink = hop.as_ref().map(|hop| hop.address);
+            let running = self.start(server, sink, kind.unwrap_or_default())?;
+            if let (Some(server), true) = (server, round == 0 && self.meter.device.is_some()) {
+                self.probe_sync(server, &running, &mut hop)?;
+            }
+            for run in &runs {
+                if self.meter.stopped() {
+                    break;
+                }
+                let warm_up = run.arguments(server, self.plan.warm_up_s);
+                self.burst(server, &running, &mut hop, &warm_up)?;
+                let words = run.arguments(server, self.plan.burst_s);
+                let mut done = self.burst(server, &running, &mut hop, &words)?;
+                (done.server, done.load, done.round) = (name.clone(), run.name.clone(), round);
+                self.bursts_done += 1;
+                self.say(&done);
+                self.report.bursts.push(done);
+            }
         }
-        drop(running);
         if let (Some(hop), Some(note)) = (hop, note) {
             let taken = hop.end()?;
             self.report.servers[note].account(&taken.account);
@@ -195,12 +206,18 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    fn start(&self, server: Option<&Server>, sink: Option<SocketAddr>) -> io::Result<Running> {
+    fn start(
+        &self,
+        server: Option<&Server>,
+        sink: Option<SocketAddr>,
+        floor_tls: bool,
+    ) -> io::Result<Running> {
         let own = own_path()?;
         let (name, address, command) = match server {
             None => {
                 let mut command = self.meter.command(&own);
                 command.args(["floor", "--listen", "127.0.0.1:0"]);
+                command.args(floor_tls.then_some("--tls"));
                 (FLOOR_NAME, SocketAddr::from(([127, 0, 0, 1], 0)), command)
             }
             Some(server) => {

@@ -192,6 +192,11 @@ impl Run {
         [&words.concat()[..], &self.arguments, own].concat()
     }
 
+    /// Whether some of its sessions use STARTTLS.
+    pub fn has_tls(&self) -> bool {
+        self.arguments.iter().any(|word| word == "--starttls")
+    }
+
     /// Whether a server (`None`: the floor) gets it.
     pub fn is_for(&self, server: Option<&Server>) -> bool {
         let Some(server) = server else { return self.floor };

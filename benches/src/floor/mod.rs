@@ -17,6 +17,8 @@ pub mod net;
 
 pub mod ring;
 
+mod secure;
+
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
@@ -28,6 +30,8 @@ use end::{EndOfData, find_end};
 use ring::{Conn, Handler, Net, Next, Setup};
 
 use crate::limits::{CONNECTIONS_MAX, FLOOR_BUFFER_OCTETS, FLOOR_BUFFERS, FLOOR_ENTRIES};
+use crate::tls::Acceptor;
+use secure::Secure;
 
 const SETUP: Setup = Setup {
     entries: FLOOR_ENTRIES,
@@ -38,6 +42,9 @@ const SETUP: Setup = Setup {
 
 const BANNER: &[u8] = b"220 floor ESMTP\r\n";
 const EHLO: &[u8] = b"250-floor\r\n250-PIPELINING\r\n250-SIZE 1073741824\r\n250 8BITMIME\r\n";
+const EHLO_STARTTLS: &[u8] =
+    b"250-floor\r\n250-PIPELINING\r\n250-SIZE 1073741824\r\n250-STARTTLS\r\n250 8BITMIME\r\n";
+const READY: &[u8] = b"220 2.0.0 go ahead\r\n";
 const OK: &[u8] = b"250 2.0.0 OK\r\n";
 const DATA: &[u8] = b"354 go on\r\n";
 const BYE: &[u8] = b"221 2.0.0 bye\r\n";
@@ -68,6 +75,8 @@ enum State {
     Command(u8),
     Data(EndOfData),
     Quit,
+    /// STARTTLS was said: what comes next are records.
+    Handshake,
 }
 
 #[derive(Debug)]
@@ -88,6 +97,17 @@ pub fn serve(listener: TcpListener, stop: OwnedFd) -> io::Result<Counts> {
     Ok(floor.counts)
 }
 
+/// The same dialogue with STARTTLS on offer, until `stop` becomes readable.
+pub fn serve_tls(listener: TcpListener, stop: OwnedFd) -> io::Result<Counts> {
+    let mut floor = Secure::new(Acceptor::new("floor.example")?);
+    ring::run(&SETUP, &mut floor, |net, _| {
+        net.listen(listener);
+        net.watch(stop);
+        Ok(())
+    })?;
+    Ok(floor.counts)
+}
+
 impl Handler for Floor {
     fn accepted(&mut self, net: &mut Net, conn: Conn) {
         let index = conn.index as usize;
@@ -100,37 +120,14 @@ impl Handler for Floor {
         net.out(conn).extend_from_slice(BANNER);
     }
 
-    fn received(&mut self, net: &mut Net, conn: Conn, mut bytes: &[u8]) {
-        let mut state = self.states[conn.index as usize];
-        while !bytes.is_empty() {
-            match state {
-                State::Command(seen) => {
-                    let first = if seen == 0 { bytes[0] } else { seen };
-                    let Some(at) = memchr(b'\n', bytes) else {
-                        state = State::Command(first);
-                        break;
-                    };
-                    bytes = &bytes[at + 1..];
-                    state = self.command(net, conn, first | 0x20);
-                }
-                State::Data(mut progress) => match find_end(&mut progress, bytes) {
-                    Some(at) => {
-                        self.counts.octets += at as u64;
-                        self.counts.messages += 1;
-                        net.out(conn).extend_from_slice(OK);
-                        bytes = &bytes[at..];
-                        state = State::Command(0);
-                    }
-                    None => {
-                        self.counts.octets += bytes.len() as u64;
-                        state = State::Data(progress);
-                        break;
-                    }
-                },
-                State::Quit => break,
-            }
+    fn received(&mut self, net: &mut Net, conn: Conn, bytes: &[u8]) {
+        let index = conn.index as usize;
+        let reply = |reply: &[u8]| net.out(conn).extend_from_slice(reply);
+        let state = listen::<false>(&mut self.counts, self.states[index], bytes, reply);
+        if matches!(state, State::Quit) {
+            net.finish(conn);
         }
-        self.states[conn.index as usize] = state;
+        self.states[index] = state;
     }
 
     fn ended(&mut self, _net: &mut Net, _conn: Conn, error: i32) {
@@ -155,24 +152,59 @@ impl Handler for Floor {
     fn drained(&mut self, _net: &mut Net, _conn: Conn) {}
 }
 
-impl Floor {
-    #[inline]
-    fn command(&mut self, net: &mut Net, conn: Conn, first: u8) -> State {
-        let (reply, state) = match first {
-            b'm' | b'h' | b'n' | b'v' => (OK, State::Command(0)),
-            b'r' => {
-                self.counts.recipients += 1;
-                (OK, State::Command(0))
+/// The loop's dialogue: octets of a client in, canned replies out; the state after them.
+#[inline]
+fn listen<const STARTTLS: bool>(
+    counts: &mut Counts,
+    mut state: State,
+    mut bytes: &[u8],
+    mut reply: impl FnMut(&[u8]),
+) -> State {
+    while !bytes.is_empty() {
+        match state {
+            State::Command(seen) => {
+                let first = if seen == 0 { bytes[0] } else { seen };
+                let Some(at) = memchr(b'\n', bytes) else {
+                    return State::Command(first);
+                };
+                bytes = &bytes[at + 1..];
+                let said;
+                (said, state) = command::<STARTTLS>(counts, first | 0x20);
+                reply(said);
             }
-            b'd' => (DATA, State::Data(EndOfData::start())),
-            b'e' => (EHLO, State::Command(0)),
-            b'q' => {
-                net.finish(conn);
-                (BYE, State::Quit)
-            }
-            _ => (UNKNOWN, State::Command(0)),
-        };
-        net.out(conn).extend_from_slice(reply);
-        state
+            State::Data(mut progress) => match find_end(&mut progress, bytes) {
+                Some(at) => {
+                    counts.octets += at as u64;
+                    counts.messages += 1;
+                    reply(OK);
+                    bytes = &bytes[at..];
+                    state = State::Command(0);
+                }
+                None => {
+                    counts.octets += bytes.len() as u64;
+                    return State::Data(progress);
+                }
+            },
+            // What was sent along with STARTTLS must not count (RFC 3207 4.2).
+            State::Quit | State::Handshake => return state,
+        }
+    }
+    state
+}
+
+#[inline]
+fn command<const STARTTLS: bool>(counts: &mut Counts, first: u8) -> (&'static [u8], State) {
+    match first {
+        b'm' | b'h' | b'n' | b'v' => (OK, State::Command(0)),
+        b'r' => {
+            counts.recipients += 1;
+            (OK, State::Command(0))
+        }
+        b'd' => (DATA, State::Data(EndOfData::start())),
+        b'e' if STARTTLS => (EHLO_STARTTLS, State::Command(0)),
+        b'e' => (EHLO, State::Command(0)),
+        b'q' => (BYE, State::Quit),
+        b's' if STARTTLS => (READY, State::Handshake),
+        _ => (UNKNOWN, State::Command(0)),
     }
 }

@@ -199,6 +199,8 @@ fn start(plan: &Plan, meter: &Meter, server: Option<&Server>) -> io::Result<Runn
         None => {
             let mut command = meter.command(&own_path()?);
             command.args(["floor", "--listen", "127.0.0.1:0"]);
+            let tls = plan.source_arguments.iter().any(|word| word.starts_with("--starttls"));
+            command.args(tls.then_some("--tls"));
             (command, SocketAddr::from(([127, 0, 0, 1], 0)))
         }
     };

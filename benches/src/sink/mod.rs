@@ -5,7 +5,7 @@
 //!
 //! *Failure*: a folder that cannot be written answers 451.
 //!
-//! *Not here*: speed beyond one core, TLS.
+//! *Not here*: speed beyond one core; TLS from the first octet (STARTTLS is there).
 
 pub mod faults;
 
@@ -33,6 +33,7 @@ use serde::Serialize;
 use crate::floor::ring::{self, Conn, Handler, Net, Next, Setup};
 use crate::limits::{CLIENT_ENTRIES, CONNECTIONS_MAX, SINK_BUFFER_OCTETS, SINK_BUFFERS};
 use crate::system;
+use crate::tls::{self, Acceptor};
 use faults::Faults;
 use greylist::Greylist;
 use ledger::{Account, Ledger, message_id, read_ids};
@@ -72,6 +73,9 @@ pub fn serve(options: &Options, listener: TcpListener, stop: OwnedFd) -> io::Res
         faults: Faults::new(options.faults.clone(), options.seed),
         greylist: Greylist::new(options.greylist_ms),
         sessions: Vec::new(),
+        acceptor: options.starttls.then(|| Acceptor::new(&options.name)).transpose()?,
+        secure: Vec::new(),
+        said: Vec::new(),
         timers: BinaryHeap::new(),
         store: Store {
             maildir,
@@ -137,6 +141,10 @@ struct Sink<'a> {
     faults: Faults,
     greylist: Greylist,
     sessions: Vec<Option<Session>>,
+    acceptor: Option<Acceptor>,
+    /// By slot: TLS of the sessions that have it.
+    secure: Vec<Option<Box<tls::Session>>>,
+    said: Vec<u8>,
     timers: BinaryHeap<Reverse<(u64, usize)>>,
     store: Store,
     started: Instant,
@@ -168,13 +176,36 @@ impl Sink<'_> {
             keep: &mut keep,
         };
         let slot = &mut self.sessions[index];
-        act(slot, &mut world, net.out(conn));
+        let secure = &mut self.secure[index];
+        let mut well = true;
+        if let Some(tls) = secure {
+            self.said.clear();
+            act(slot, &mut world, &mut self.said);
+            if !self.said.is_empty() {
+                well = tls.say(&self.said, net.out(conn)).is_ok();
+            }
+        } else {
+            act(slot, &mut world, net.out(conn));
+        }
         let Some(session) = slot else { return };
-        if let Some(due_ms) = session.due_ms() {
+        if let Some(acceptor) = &self.acceptor
+            && session.begin_tls()
+        {
+            *secure = acceptor.session().ok();
+            well = secure.is_some();
+        }
+        if !well {
+            *slot = None;
+            net.finish(conn);
+        } else if let Some(due_ms) = session.due_ms() {
             self.timers.push(Reverse((due_ms, index)));
             net.pause(conn);
         } else if session.closed() {
             *slot = None;
+            if let Some(mut tls) = secure.take() {
+                // A session whose keys are used up cannot say goodbye: the FIN has to do.
+                let _ = tls.close(net.out(conn));
+            }
             net.finish(conn);
         } else {
             net.resume(conn);
@@ -187,13 +218,27 @@ impl Handler for Sink<'_> {
         let index = conn.index as usize;
         if index >= self.sessions.len() {
             self.sessions.resize_with(index + 1, || None);
+            self.secure.resize_with(index + 1, || None);
         }
+        self.secure[index] = None;
         self.store.taken.connections += 1;
         self.store.taken.open_most = self.store.taken.open_most.max(net.open());
         self.with(net, conn, |slot, world, out| *slot = Some(Session::new(world, out)));
     }
 
     fn received(&mut self, net: &mut Net, conn: Conn, bytes: &[u8]) {
+        let index = conn.index as usize;
+        let mut plain = Vec::new();
+        let mut bytes = bytes;
+        if let Some(tls) = &mut self.secure[index] {
+            let mut hear = |piece: &[u8]| plain.extend_from_slice(piece);
+            if tls.hear(bytes, &mut hear, net.out(conn)).is_err() {
+                (self.sessions[index], self.secure[index]) = (None, None);
+                net.finish(conn);
+                return;
+            }
+            bytes = &plain;
+        }
         self.with(net, conn, |slot, world, out| {
             if let Some(session) = slot {
                 session.received(world, out, bytes);
@@ -202,7 +247,8 @@ impl Handler for Sink<'_> {
     }
 
     fn ended(&mut self, _net: &mut Net, conn: Conn, _error: i32) {
-        self.sessions[conn.index as usize] = None;
+        let index = conn.index as usize;
+        (self.sessions[index], self.secure[index]) = (None, None);
     }
 
     fn watched(&mut self, _net: &mut Net) {

@@ -65,6 +65,8 @@ pub struct Options {
     pub extensions: Vec<Extension>,
     /// Extensions announced and not honoured.
     pub lies: Vec<Extension>,
+    /// STARTTLS is on offer.
+    pub starttls: bool,
     /// Octets of the largest message.
     pub size_max: usize,
     /// What goes wrong on purpose.
@@ -91,6 +93,7 @@ impl Default for Options {
             name: "sink.example".to_owned(),
             extensions: EXTENSIONS.iter().map(|&(extension, _, _)| extension).collect(),
             lies: Vec::new(),
+            starttls: false,
             size_max: 128 << 20,
             faults: Vec::new(),
             seed: 1,
@@ -110,7 +113,8 @@ impl Options {
         self.extensions.contains(&extension) && !self.lies.contains(&extension)
     }
 
-    pub(super) fn ehlo_reply(&self) -> Vec<u8> {
+    /// What EHLO is told, in clear or inside TLS.
+    pub(super) fn ehlo_reply(&self, secure: bool) -> Vec<u8> {
         let mut reply = format!("250-{}\r\n", self.name);
         for (extension, _, keyword) in EXTENSIONS {
             if self.extensions.contains(&extension) || self.lies.contains(&extension) {
@@ -121,6 +125,9 @@ impl Options {
                 }
                 reply.push_str("\r\n");
             }
+        }
+        if self.starttls && !secure {
+            reply.push_str("250-STARTTLS\r\n");
         }
         reply.push_str("250 HELP\r\n");
         reply.into_bytes()

@@ -44,6 +44,8 @@ enum State {
         last: bool,
         wanted: bool,
     },
+    /// STARTTLS was said: what comes next are records.
+    Handshake,
     Closed,
 }
 
@@ -63,6 +65,7 @@ pub(super) struct Session {
     message: Option<Message>,
     chunking: bool,
     too_large: bool,
+    secure: bool,
     held: Option<Held>,
 }
 
@@ -75,6 +78,7 @@ impl Session {
             message: None,
             chunking: false,
             too_large: false,
+            secure: false,
             held: None,
         };
         let banner = format!("220 {} ESMTP\r\n", world.options.name);
@@ -90,6 +94,17 @@ impl Session {
     /// Everything is said: the connection is to be closed once the output has left.
     pub(super) fn closed(&self) -> bool {
         matches!(self.state, State::Closed) && self.held.is_none()
+    }
+
+    /// True once, when STARTTLS was answered: from now on this session hears plain text of TLS.
+    pub(super) fn begin_tls(&mut self) -> bool {
+        let begins = matches!(self.state, State::Handshake);
+        if begins {
+            // RFC 3207 4.2: what was said before is forgotten.
+            (self.state, self.message, self.secure) = (State::Command, None, true);
+            self.input.clear();
+        }
+        begins
     }
 
     /// Takes octets of the client.
@@ -120,7 +135,7 @@ impl Session {
     /// One command line or piece of content; octets used, 0 when more must come first.
     fn step(&mut self, world: &mut World<'_>, out: &mut Vec<u8>, input: &[u8]) -> usize {
         match self.state {
-            State::Closed => input.len(),
+            State::Closed | State::Handshake => input.len(),
             State::Command => match memchr(b'\n', input) {
                 Some(at) => {
                     let line = input[..at].strip_suffix(b"\r").unwrap_or(&input[..at]);
@@ -255,7 +270,7 @@ impl Session {
         match verb {
             b"EHLO" => {
                 self.message = None;
-                let reply = world.options.ehlo_reply();
+                let reply = world.options.ehlo_reply(self.secure);
                 self.reply(world, out, Stage::Ehlo, &reply);
             }
             b"HELO" => {
@@ -271,6 +286,10 @@ impl Session {
                 self.message = None;
                 self.chunking = false;
                 out.extend_from_slice(b"250 2.0.0 forgotten\r\n");
+            }
+            b"STARTTLS" if world.options.starttls && !self.secure => {
+                out.extend_from_slice(b"220 2.0.0 go ahead\r\n");
+                self.state = State::Handshake;
             }
             b"NOOP" => out.extend_from_slice(b"250 2.0.0 well\r\n"),
             b"VRFY" => out.extend_from_slice(b"252 2.5.2 try it\r\n"),

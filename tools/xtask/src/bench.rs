@@ -1,6 +1,7 @@
 //! `./x bench`: the floor, the daemon discarding, and the daemon keeping every message, in turn on
 //! one processor with the load on another; `./x bench peers` and `./x bench runtimes` carry out the
-//! plans of these names in `benches/plans`, `./x bench micro` counts instructions.
+//! plans of these names in `benches/plans`, `./x bench shards` compares two cores with one, `./x
+//! bench micro` counts instructions.
 //!
 //! *Failure*: a port in use or a program that does not start is named.
 
@@ -18,6 +19,7 @@ pub(crate) fn bench(more: &[String]) -> Result<(), String> {
         Some((first, more)) if first == "peers" => peers(more),
         Some((first, more)) if first == "restart" => crate::restart::restart(more),
         Some((first, more)) if first == "runtimes" => runtimes(more),
+        Some((first, more)) if first == "shards" => shards(more),
         Some((first, more)) if first == "micro" => {
             let words = ["bench", "--quiet", "--package", "mxbench", "--bench", "micro", "--"];
             run(Command::new("cargo").args(words).args(more))
@@ -71,19 +73,38 @@ fn run(command: &mut Command) -> Result<(), String> {
     if status.success() { Ok(()) } else { Err(format!("{name}: {status}")) }
 }
 
-fn measure(more: &[String]) -> Result<(), String> {
+fn programs() -> Result<PathBuf, String> {
     let me = std::env::current_exe().map_err(|e| format!("cannot find my programs: {e}"))?;
-    let programs = me.parent().expect("a program lies in a folder").to_path_buf();
-    let folder = Path::new("var").join("bench");
-    let mut measure = Command::new(programs.join("mxbench"));
+    Ok(me.parent().expect("a program lies in a folder").to_path_buf())
+}
+
+/// A line that runs the daemon in a folder of its own. A spool that is there already is used
+/// again: its segments are zero-filled.
+fn daemon(name: &str, port: u16, discard: &str, cores: u32) -> Result<String, String> {
+    let place = Path::new("var").join("bench").join(name);
+    fs::create_dir_all(&place).map_err(|e| format!("cannot make {}: {e}", place.display()))?;
+    let config = write_config(&place, port, discard, cores)?;
+    Ok(format!("exec {} --config {}", text(&programs()?.join("ringpostd")), text(&config)))
+}
+
+/// Two cores against one, discarding and durable.
+fn shards(more: &[String]) -> Result<(), String> {
+    for (name, port, discard) in SERVERS {
+        println!("{name}:");
+        let mut command = Command::new(programs()?.join("mxbench"));
+        command.args(["shards", "--fifo"]);
+        command.arg("--one").arg(daemon(name, port, discard, 1)?);
+        command.arg("--two").arg(daemon(&format!("{name}-two"), port + 2, discard, 2)?);
+        run(command.args(more))?;
+    }
+    Ok(())
+}
+
+fn measure(more: &[String]) -> Result<(), String> {
+    let mut measure = Command::new(programs()?.join("mxbench"));
     measure.arg("measure");
     for (name, port, discard) in SERVERS {
-        let place = folder.join(name);
-        fs::create_dir_all(&place).map_err(|e| format!("cannot make {}: {e}", place.display()))?;
-        let config = write_config(&place, port, discard)?;
-        // A spool that is there already is used again: its segments are zero-filled.
-        let command =
-            format!("exec {} --config {}", text(&programs.join("ringpostd")), text(&config));
+        let command = daemon(name, port, discard, 1)?;
         measure.args(["--name", name, "--server-addr"]).arg(format!("127.0.0.1:{port}"));
         measure.arg("--server-cmd").arg(command);
     }
@@ -107,8 +128,8 @@ fn text(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// One core, no limits, a route that keeps or keeps not.
-fn write_config(place: &Path, port: u16, discard: &str) -> Result<PathBuf, String> {
+/// No limits, a route that keeps or keeps not.
+fn write_config(place: &Path, port: u16, discard: &str, cores: u32) -> Result<PathBuf, String> {
     let at = |name: &str| text(&place.join(name));
     // What goes to the spool's device is measured: log files stay in memory where they can.
     let memory = Path::new("/dev/shm");
@@ -118,15 +139,17 @@ fn write_config(place: &Path, port: u16, discard: &str) -> Result<PathBuf, Strin
     } else {
         place.join("log")
     };
+    // Ten messages of 100 MiB at once want their room; two cores get none such.
+    let segments = if cores == 1 { 48 } else { 24 };
     let config = format!(
-        "[node]\nhostname = \"mx.example.org\"\ncores = 1\n\
+        "[node]\nhostname = \"mx.example.org\"\ncores = {cores}\n\
          [[listener]]\naddress = \"127.0.0.1\"\nport = {port}\n\
          [[tls.certificate]]\nnames = [\"mx.example.org\"]\nself_signed = true\n\
          certificate = \"{crt}\"\nkey = \"{key}\"\n\
          [policy]\nrelay_domains = [\"example.com\", \"example.org\"]\nany_recipient = true\n\
          size_max = \"200 MiB\"\nmessages_max = 1000000\n\
          [[route]]\nname = \"hole\"\ndomains = [\"*\"]\ndiscard = \"{discard}\"\n\
-         [spool]\nplaces = [\"{spool}\"]\nsegments = 48\nsegment_mib = 64\n\
+         [spool]\nplaces = [\"{spool}\"]\nsegments = {segments}\nsegment_mib = 64\n\
          [hints]\nfile = \"{hints}\"\nsize = \"16 MiB\"\n\
          [log]\ndir = \"{log}\"\ntotal_size = \"256 MiB\"\n",
         crt = at("own.crt"),

@@ -213,6 +213,11 @@ fn random_numbers() -> impl FnMut() -> u64 + Send + 'static {
     }
 }
 
+/// Receive buffers of a core, and bytes of each: most messages come in one, all of them fit into a
+/// core's second cache, and a turn cannot bring more than a mebibyte (docs/performance.md).
+const RECV_BUFFERS: u16 = 128;
+const RECV_BUFFER_BYTES: u32 = 8 << 10;
+
 fn engine_config(config: &Config, common: &Common) -> engine::Config {
     let cores = u32::try_from(common.cores.len()).unwrap_or(u32::MAX).max(1);
     engine::Config {
@@ -220,6 +225,8 @@ fn engine_config(config: &Config, common: &Common) -> engine::Config {
         disk_buffers: spool::driver::disk_classes(),
         locked_bytes_max: common.locked_bytes_max,
         linger_us: config.timeouts_in.close_s.us(),
+        recv_buffers: RECV_BUFFERS,
+        recv_buffer_bytes: RECV_BUFFER_BYTES,
         ..engine::Config::default()
     }
 }

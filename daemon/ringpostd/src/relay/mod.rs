@@ -255,6 +255,9 @@ impl Relay {
     ) {
         let domains = domains(&envelope);
         if domains.iter().all(|domain| desk.ways.discards(domain).is_some()) {
+            if let Some(content) = content {
+                desk.log.recycle(content);
+            }
             return discard(desk, id, &envelope);
         }
         let held = envelope.flags & spool::message::flags::HELD != 0;

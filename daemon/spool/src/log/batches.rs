@@ -27,7 +27,7 @@ use super::{Alarm, Content, Event, Health, Log, Previous};
 const ENVELOPES_KEPT: usize = 64;
 const ENVELOPE_KEPT_BYTES: usize = 4096;
 /// Chunks whose memory is used again.
-const CHUNKS_KEPT: usize = 16;
+const CHUNKS_KEPT: usize = 32;
 
 /// A message whose transaction is committed.
 #[derive(Debug)]

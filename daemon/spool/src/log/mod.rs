@@ -333,8 +333,11 @@ pub struct Log<B> {
     reserved: u64,
     paused: bool,
 
-    /// Memory of encoded envelopes, of chunks and of batches' effects, to be used again.
+    /// Memory of encoded envelopes, header sections, bodies, chunks and batches' effects, to be
+    /// used again.
     envelopes: Vec<Vec<u8>>,
+    headers: Vec<Vec<u8>>,
+    bodies: Vec<Vec<u8>>,
     chunks: Vec<Vec<u8>>,
     effects: Vec<Vec<Effect>>,
     waiting: VecDeque<Item>,
@@ -417,6 +420,8 @@ impl<B: Buffer> Log<B> {
             reserved: 0,
             paused: false,
             envelopes: Vec::new(),
+            headers: Vec::new(),
+            bodies: Vec::new(),
             chunks: Vec::new(),
             effects: Vec::new(),
             waiting: VecDeque::new(),

@@ -20,10 +20,13 @@ use crate::message::{Envelope, MESSAGE_HEAD, MessageHead};
 use crate::record::Change;
 
 use super::batches::{ChangeItem, ChunkItem, Item, Outgoing};
-use super::{Event, Health, Log};
+use super::{Content, Event, Health, Log};
 
 /// Memory taken at once for a body whose SIZE was declared: the client may not send it.
 const BODY_RESERVED_MAX: usize = 32 << 10;
+/// Header sections and bodies whose memory is used again: how many, and how large each may be.
+const CONTENTS_KEPT: usize = 64;
+const CONTENT_KEPT_BYTES: usize = 16 << 10;
 
 /// An open transaction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -189,6 +192,10 @@ impl<B: Buffer> Log<B> {
         if t.header.len() + bytes.len() > HEADER_SECTION_MAX {
             return Err(TransactionError::HeaderTooLarge);
         }
+        let t = &mut self.txs[crate::bytes::index(tx.slot)];
+        if t.header.capacity() == 0 {
+            t.header = self.headers.pop().unwrap_or_default();
+        }
         t.header.extend_from_slice(bytes);
         self.memory += bytes.len();
         self.flow(tx)
@@ -218,6 +225,7 @@ impl<B: Buffer> Log<B> {
         let mut rest = bytes;
         let mut items = Vec::new();
         let mut chunks = std::mem::take(&mut self.chunks);
+        let mut bodies = std::mem::take(&mut self.bodies);
         let t = self.tx(tx)?;
         while !rest.is_empty() {
             let limit = if memory_short { CHUNK_BYTES / 4 } else { BODY_INLINE_MAX };
@@ -229,12 +237,13 @@ impl<B: Buffer> Log<B> {
             let (now, later) = rest.split_at(rest.len().min(room));
             if t.body.capacity() == 0 {
                 let whole = t.declared.min(len64(BODY_RESERVED_MAX));
+                t.body = bodies.pop().unwrap_or_default();
                 t.body.reserve(now.len().max(usize::try_from(whole).unwrap_or(0)));
             }
             t.body.extend_from_slice(now);
             rest = later;
         }
-        self.chunks = chunks;
+        (self.chunks, self.bodies) = (chunks, bodies);
         self.reserved += grown;
         self.memory += bytes.len();
         for (id, part, data) in items {
@@ -341,6 +350,19 @@ impl<B: Buffer> Log<B> {
         Ok(())
     }
 
+    /// Takes back the memory of a content given with `Event::Committed`, once nobody needs it.
+    pub fn recycle(&mut self, content: Content) {
+        for (mut octets, kept) in
+            [(content.header, &mut self.headers), (content.body, &mut self.bodies)]
+        {
+            let fits = (1..=CONTENT_KEPT_BYTES).contains(&octets.capacity());
+            if fits && kept.len() < CONTENTS_KEPT {
+                octets.clear();
+                kept.push(octets);
+            }
+        }
+    }
+
     /// A chunk of it is durable.
     pub(super) fn chunk_durable(&mut self, slot: u32, generation: u32, place: Place) {
         let t = &mut self.txs[crate::bytes::index(slot)];
@@ -431,7 +453,9 @@ impl Tx {
         let part = self.parts;
         self.parts += 1;
         self.chunks_waiting += 1;
-        Ok((self.id, part, std::mem::replace(&mut self.body, spare.pop().unwrap_or_default())))
+        // It is a large one: the next part will be whole, too.
+        let next = spare.pop().unwrap_or_else(|| Vec::with_capacity(CHUNK_BYTES));
+        Ok((self.id, part, std::mem::replace(&mut self.body, next)))
     }
 }
 
