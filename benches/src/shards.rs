@@ -189,7 +189,7 @@ impl Report {
     /// The report for a person.
     pub fn table(&self) -> String {
         let mut text = String::from(
-            "CPU of a message with two shards over that with one, open loop, medians [least-most]\n",
+            "CPU of a message with two shards over that with one, in open loop; medians\n",
         );
         if !self.alone {
             text.push_str("(two processors: the source shares one with the second shard)\n");
