@@ -3,9 +3,11 @@
 mod access;
 mod acts;
 mod configs;
+mod incidents;
 mod lines;
 mod pty;
 mod session;
+mod tree;
 mod why;
 mod wizard;
 

@@ -211,3 +211,98 @@ fn sessions_show_who_is_there() {
     drop(client);
     assert!(daemon.stop().success());
 }
+
+#[test]
+fn a_message_goes_on_to_the_second_tier_when_it_is_told_to() {
+    let second = Backend::start(Manners::default());
+    let first = Backend::nowhere();
+    let mut setup = slow(first);
+    setup.route = format!(
+        "fallback = [{{ after_s = 86400, host = \"{}\", port = {} }}]\n",
+        second.address.ip(),
+        second.address.port()
+    );
+    let mut daemon = Daemon::start("fallback-tier", setup);
+    let ids = waiting(&mut daemon, &["a@example.org"]);
+    Client::greeted(daemon.address).deliver("sender@example.net", &["b@example.org"], MAIL);
+    assert_eq!(second.count(), 0, "a day has not passed");
+    let said = fine(&daemon, &["queue", "fallback", &ids[0]]);
+    assert!(said.contains("1 messages"), "{said}");
+    let mails = second.wait_for(1);
+    assert_eq!(mails[0].to, ["a@example.org"]);
+    daemon.until("one left", |daemon| daemon.ledger().queued == 1);
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn hints_are_dumped_and_put_back() {
+    let address = Backend::nowhere();
+    let mut daemon = Daemon::start("dump", slow(address));
+    waiting(&mut daemon, &["a@example.org"]);
+    let retry = daemon.ask(&["hints", "list", "--kind", "retry"]);
+    let of = &retry["hints"][0];
+    let key = of["key"].as_str().expect("one").to_owned();
+    let file = daemon.folder.path("hints.json").display().to_string();
+    let said = fine(&daemon, &["hints", "dump", &file]);
+    assert!(said.contains("hints are in"), "{said}");
+    fine(&daemon, &["hints", "delete", "retry", &key]);
+    daemon
+        .until("it gone", |daemon| !daemon.tool(&["hints", "get", "retry", &key]).status.success());
+    let said = fine(&daemon, &["hints", "load", &file]);
+    assert!(said.contains("put back"), "{said}");
+    daemon
+        .until("it back", |daemon| daemon.tool(&["hints", "get", "retry", &key]).status.success());
+    let got = daemon.ask(&["hints", "get", "retry", &key]);
+    assert_eq!((&got["fields"], &got["text"]), (&of["fields"], &of["text"]), "{got}");
+    let broken = daemon.folder.path("broken.json").display().to_string();
+    std::fs::write(&broken, "{\"kind\":\"retry\",\"key\":\"x.example\"}\nnonsense\n")
+        .expect("written");
+    let refused = daemon.tool(&["hints", "load", &broken]);
+    assert_eq!(refused.status.code(), Some(2), "{}", text(&refused));
+    assert!(whole(&refused).contains("line 2"), "{}", text(&refused));
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn figures_are_told_by_core_client_next_hop_and_domain() {
+    let backend = Backend::start(Manners::default());
+    let mut daemon = Daemon::start("live", Setup::new(backend.address));
+    let mut client = Client::greeted(daemon.address);
+    client.deliver("sender@example.net", &["a@example.org", "b@example.org"], MAIL);
+    client.expect("MAIL FROM:<x@example.net>", "250");
+    client.expect("RCPT TO:<who@elsewhere.example>", "550");
+    drop(client);
+    daemon.until_empty();
+    let row = |by: &str, name: &str| {
+        let tops = daemon.ask(&["live", "--by", by, "--count", "1"]);
+        let rows = tops["rows"].as_array().cloned().unwrap_or_default();
+        let found = rows.iter().find(|row| row["name"].as_str().is_some_and(|n| n.contains(name)));
+        found.unwrap_or_else(|| panic!("{name}: {tops}")).clone()
+    };
+    let peer = row("peer", "127.0.0.1");
+    assert_eq!((&peer["accepted"], &peer["refused"]), (&1.into(), &1.into()), "{peer}");
+    assert_eq!(row("destination", &backend.address.to_string())["relayed"], 2);
+    assert_eq!(row("domain", "example.org")["relayed"], 2);
+    let refused = row("domain", "elsewhere.example");
+    assert!(refused["last"].as_str().is_some_and(|l| l.contains("relaying denied")), "{refused}");
+    let cores = daemon.ask(&["live", "--cores", "--count", "1", "--every-s", "1"]);
+    assert_eq!(cores["cores"].as_array().map(Vec::len), Some(2), "{cores}");
+    daemon.until("the counters", |daemon| {
+        let status = daemon.ask(&["status"]);
+        let sum = |name: &str| -> u64 {
+            let cores = status["cores"].as_array().expect("cores");
+            cores.iter().filter_map(|core| core[name].as_u64()).sum()
+        };
+        sum("relayed") == 2 && sum("refused") == 1 && sum("commit_p99_us") > 0
+    });
+    let audit = daemon.folder.path("log/admin/audit.log");
+    fine(&daemon, &["hints", "tidy"]);
+    fine(&daemon, &["xdp", "add", "192.0.2.10"]);
+    fine(&daemon, &["trace", "192.0.2.0/24", "--seconds", "1"]);
+    fine(&daemon, &["reload"]);
+    let audit = std::fs::read_to_string(audit).expect("there");
+    for part in ["hints tidy", "xdp Add", "trace 192.0.2.0/24", "reload", "uid=", "pid="] {
+        assert!(audit.contains(part), "{part}: {audit}");
+    }
+    assert!(daemon.stop().success());
+}

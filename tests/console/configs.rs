@@ -8,7 +8,7 @@ use crate::daemon::client::Client;
 use crate::daemon::programs::{Daemon, Setup};
 
 fn refused(daemon: &Daemon, file: &str, part: &str) {
-    let output = daemon.tool(&["settings", "commit", file]);
+    let output = daemon.tool(&["config", "commit", file]);
     assert_eq!(output.status.code(), Some(1), "{}", text(&output));
     assert!(whole(&output).contains(part), "{part}: {}", text(&output));
 }
@@ -24,15 +24,15 @@ fn a_config_is_checked_committed_and_rolled_back() {
     let write =
         |change: &dyn Fn(String) -> String| fs::write(&path, change(old.clone())).expect("written");
     write(&|text| text.replace("[policy]\n", "[policy]\nrcpt_max = 123\n"));
-    let diff = whole(&daemon.tool(&["settings", "diff", &file]));
+    let diff = whole(&daemon.tool(&["config", "diff", &file]));
     assert!(diff.contains("+rcpt_max = 123"), "{diff}");
-    let check = whole(&daemon.tool(&["settings", "check", &file]));
+    let check = whole(&daemon.tool(&["config", "check", &file]));
     assert!(check.contains("changes policy"), "{check}");
     assert_eq!(fs::read_to_string(&config).expect("there"), old, "a check changes nothing");
-    let done = daemon.tool(&["settings", "commit", &file, "--why", "more recipients"]);
+    let done = daemon.tool(&["config", "commit", &file, "--why", "more recipients"]);
     assert!(done.status.success(), "{}", text(&done));
     assert_ne!(fs::read_to_string(&config).expect("there"), old);
-    let history = whole(&daemon.tool(&["settings", "history"]));
+    let history = whole(&daemon.tool(&["config", "history"]));
     assert!(history.contains("more recipients"), "{history}");
     let mut client = Client::greeted(daemon.address);
     client.expect("MAIL FROM:<a@example.net>", "250");
@@ -41,7 +41,7 @@ fn a_config_is_checked_committed_and_rolled_back() {
     }
     assert!(client.say("RCPT TO:<one@example.org>").starts_with("452"));
     drop(client);
-    let back = daemon.tool(&["settings", "rollback", "1"]);
+    let back = daemon.tool(&["config", "rollback", "1"]);
     assert!(back.status.success(), "{}", text(&back));
     assert_eq!(fs::read_to_string(&config).expect("there"), old);
     // What opens a relay, locks out, or is no config, is refused and changes nothing.
@@ -64,11 +64,11 @@ fn an_unconfirmed_config_comes_back_over_a_restart() {
     let path = daemon.folder.path("new.toml");
     let file = path.display().to_string();
     fs::write(&path, old.replace("[policy]\n", "[policy]\nrcpt_max = 123\n")).expect("written");
-    let done = daemon.tool(&["settings", "commit", &file, "--confirm", "1"]);
+    let done = daemon.tool(&["config", "commit", &file, "--confirm", "1"]);
     assert!(done.status.success(), "{}", text(&done));
-    let history = whole(&daemon.tool(&["settings", "history"]));
+    let history = whole(&daemon.tool(&["config", "history"]));
     assert!(history.contains("unconfirmed"), "{history}");
-    let twice = daemon.tool(&["settings", "commit", &file]);
+    let twice = daemon.tool(&["config", "commit", &file]);
     assert_eq!(twice.status.code(), Some(1), "{}", text(&twice));
     daemon.kill();
     // The minute has passed meanwhile.
@@ -80,9 +80,9 @@ fn an_unconfirmed_config_comes_back_over_a_restart() {
     daemon.until("the old config", |_| fs::read_to_string(&config).is_ok_and(|now| now == old));
     daemon.line_with(&["nobody confirmed"]);
     // Confirmed, it stays.
-    let done = daemon.tool(&["settings", "commit", &file, "--confirm", "60"]);
+    let done = daemon.tool(&["config", "commit", &file, "--confirm", "60"]);
     assert!(done.status.success(), "{}", text(&done));
-    let kept = daemon.tool(&["settings", "confirm"]);
+    let kept = daemon.tool(&["config", "confirm"]);
     assert!(kept.status.success(), "{}", text(&kept));
     assert!(!state.exists());
     assert_ne!(fs::read_to_string(&config).expect("there"), old);

@@ -89,12 +89,12 @@ fn routes_recipients_and_backends_are_tried() {
     let sent = whole(&daemon.tool(&["test", "send", "a@example.org"]));
     assert!(sent.contains("accepted"), "{sent}");
     assert!(backend.wait_for(1)[0].text().contains("Trial of the mail exchanger"));
-    let explain = whole(&daemon.tool(&["settings", "explain", "retry.first_s"]));
+    let explain = whole(&daemon.tool(&["config", "explain", "retry.first_s"]));
     assert!(
         explain.contains("Wait after the first failure") && explain.contains("default"),
         "{explain}"
     );
-    let unknown = daemon.tool(&["settings", "explain", "nonsense"]);
+    let unknown = daemon.tool(&["config", "explain", "nonsense"]);
     assert_eq!(unknown.status.code(), Some(5), "{}", text(&unknown));
     daemon.until_empty();
     assert!(daemon.stop().success());

@@ -14,7 +14,7 @@ fn library() -> PathBuf {
 }
 
 /// From now on the daemon lives at this time.
-fn live_at(daemon: &mut Daemon, time: Option<&str>) {
+pub(crate) fn live_at(daemon: &mut Daemon, time: Option<&str>) {
     daemon.set(|setup| {
         setup.environment = time.map_or_else(Vec::new, |time| {
             vec![

@@ -1,6 +1,6 @@
 //! Kills, restarts, a poison message, clocks that lie: nothing acknowledged is ever lost.
 
-mod clock;
+pub(crate) mod clock;
 mod kill;
 mod poison;
 mod restart;

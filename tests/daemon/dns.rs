@@ -4,7 +4,9 @@
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// An answer.
 #[derive(Debug, Clone)]
@@ -71,6 +73,7 @@ pub(crate) struct Dns {
     pub(crate) address: SocketAddr,
     zone: Arc<Mutex<Zone>>,
     asked: Arc<Mutex<Vec<(String, u16)>>>,
+    delay_ms: Arc<AtomicU64>,
 }
 
 impl Dns {
@@ -80,16 +83,19 @@ impl Dns {
             address: socket.local_addr().expect("bound"),
             zone: Arc::default(),
             asked: Arc::default(),
+            delay_ms: Arc::default(),
         };
         for (owner, data) in records {
             dns.add(owner, data.clone());
         }
         let (zone, asked) = (Arc::clone(&dns.zone), Arc::clone(&dns.asked));
+        let delay_ms = Arc::clone(&dns.delay_ms);
         std::thread::spawn(move || {
             let mut room = [0; 1500];
             while let Ok((octets, from)) = socket.recv_from(&mut room) {
                 let Some(question) = Question::read(&room[..octets]) else { continue };
                 asked.lock().expect("no thread died").push((question.name.clone(), question.kind));
+                std::thread::sleep(Duration::from_millis(delay_ms.load(Ordering::SeqCst)));
                 for reply in question.datagrams(&zone.lock().expect("no thread died")) {
                     let _ = socket.send_to(&reply, from);
                 }
@@ -108,6 +114,11 @@ impl Dns {
     pub(crate) fn add(&self, owner: &str, data: Data) {
         let mut zone = self.zone.lock().expect("no thread died");
         zone.entry(owner.to_owned()).or_default().push(data);
+    }
+
+    /// It thinks so long about every question over UDP that comes from now on.
+    pub(crate) fn delay(&self, ms: u64) {
+        self.delay_ms.store(ms, Ordering::SeqCst);
     }
 
     pub(crate) fn forget(&self, owner: &str) {

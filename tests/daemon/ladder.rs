@@ -96,6 +96,10 @@ fn a_listed_client_is_heard_refused_with_its_envelope_and_banned_when_it_comes_a
     assert!(has(&look, "ban by", "bots") && has(&look, "list", "bots: answer"), "{look:?}");
     let id = look.iter().find(|(name, _)| name == "ban id").expect("an id").1.clone();
     assert!(has(&said(&daemon, &["look", &id]), "address", "192.0.2.1"), "an id leads back");
+    for what in [id.as_str(), "192.0.2.1"] {
+        let why = daemon.ask(&["why", what]).to_string();
+        assert!(why.contains("ban by: bots") && why.contains("refused"), "{what}: {why}");
+    }
     let session = look.iter().find(|(name, _)| name == "session").expect("a session").1.clone();
     daemon.line_with(&[&session]);
     assert!(has(&said(&daemon, &["simulate", "192.0.2.1"]), "greeting", "refused"));

@@ -26,6 +26,16 @@ impl Pair {
         Self { certificate, key }
     }
 
+    /// One that ended in 2020.
+    pub(crate) fn ended(name: &str, kind: &'static SignatureAlgorithm) -> Self {
+        let key = KeyPair::generate_for(kind).expect("a key");
+        let mut parameters = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+        parameters.not_before = rcgen::date_time_ymd(2019, 1, 1);
+        parameters.not_after = rcgen::date_time_ymd(2020, 1, 1);
+        let certificate = parameters.self_signed(&key).expect("a certificate");
+        Self { certificate, key }
+    }
+
     /// Writes `<stem>.crt` and `<stem>.key`.
     pub(crate) fn write(&self, folder: &Path, stem: &str) {
         let put = |end: &str, text: String| {

@@ -41,6 +41,34 @@ pub struct LogFilter {
     pub count_max: u16,
 }
 
+/// By what the recorder's events are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TopsBy {
+    /// Clients.
+    Peer,
+    /// Next hops.
+    Destination,
+    /// Domains of recipients.
+    Domain,
+}
+
+impl TopsBy {
+    /// All of them, with their names.
+    pub const ALL: [(Self, &'static str); 3] =
+        [(Self::Peer, "peer"), (Self::Destination, "destination"), (Self::Domain, "domain")];
+}
+
+/// What is counted of the recorder's events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TopsFilter {
+    /// By what.
+    pub by: TopsBy,
+    /// Of the last so many seconds.
+    pub seconds: u32,
+}
+
 /// What is done to messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -172,6 +200,15 @@ pub enum Test {
     Verify(Text<ADDRESS_OCTETS_MAX>),
     /// The exchangers and addresses of a name.
     Dns(Text<ADDRESS_OCTETS_MAX>),
+    /// What SPF (RFC 7208) says of a client.
+    Spf {
+        /// Its address.
+        ip: Text<NAME_OCTETS_MAX>,
+        /// The name it gives in EHLO.
+        helo: Text<ADDRESS_OCTETS_MAX>,
+        /// The sender it names; empty: the null sender.
+        from: Text<ADDRESS_OCTETS_MAX>,
+    },
     /// Connects to a host and port and says EHLO; empty: all hosts of static routes.
     Backend(Text<ADDRESS_OCTETS_MAX>),
 }
@@ -197,8 +234,8 @@ pub enum ConfigAct {
     },
     /// What was committed for some minutes stays.
     Confirm,
-    /// Puts a config of the history in force again.
-    Rollback(u32),
+    /// Puts a config of the history in force again; `None`: the one before.
+    Rollback(Option<u32>),
     /// The configs that were in force.
     History,
 }

@@ -24,6 +24,8 @@ mod story;
 
 mod speaker;
 
+mod hint;
+
 mod request;
 
 mod reply;
@@ -32,16 +34,20 @@ mod codec;
 
 mod wire;
 
-pub use acts::{Accepting, Act, ConfigAct, LogFilter, QueueAct, Rehearse, Rule, Test, WhyFilter};
+pub use acts::{
+    Accepting, Act, ConfigAct, LogFilter, QueueAct, Rehearse, Rule, Test, TopsBy, TopsFilter,
+    WhyFilter,
+};
 pub use codec::{Decoder, Frame, TooLong, VERSION};
+pub use hint::{Hint, HintField};
 pub use ladder::{XdpLine, XdpPage, XdpRequest};
 pub use reply::{
-    Core, Failure, FailureCode, Hint, HintsPage, Ledger, LogLevel, MetricsPage, QueueEntry,
-    QueueMessage, QueuePage, QueueRecipient, RecipientState, Reloaded, Reply, RunState, Status,
-    VersionInfo,
+    Core, Failure, FailureCode, HintsPage, Ledger, LogLevel, MetricsPage, QueueEntry, QueueMessage,
+    QueuePage, QueueRecipient, RecipientState, Reloaded, Reply, RunState, Status, VersionInfo,
+    Waits,
 };
-pub use request::{HintField, HintKey, HintsFilter, Level, QueueFilter, Request};
+pub use request::{HintKey, HintsFilter, Level, QueueFilter, Request};
 pub use speaker::{Role, Speaker};
-pub use story::{Backlog, Part, Rows, Story, StoryLine, Summary};
+pub use story::{Backlog, Part, Rows, Story, StoryLine, Summary, Top, Tops};
 pub use text::{List, OutOfBounds, Text};
 pub use wire::{BadFrame, read_reply, read_request, write_reply, write_request};

@@ -18,10 +18,16 @@ pub const LINE_OCTETS_MAX: usize = 1024;
 pub const METRICS_OCTETS_MAX: usize = 900 * 1024;
 /// Messages of one queue page.
 pub const QUEUE_PAGE_MAX: usize = 200;
+/// Domains told of one message of a page.
+pub const WAITS_MAX: usize = 4;
+/// A remote reply, in short.
+pub const SHORT_OCTETS_MAX: usize = 240;
 /// Recipients shown of one message; what is left over is counted.
 pub const RECIPIENTS_SHOWN_MAX: usize = 500;
 /// Hints of one page.
 pub const HINTS_PAGE_MAX: usize = 200;
+/// Hints put back at once.
+pub const HINTS_LOAD_MAX: usize = 50;
 /// Fields of one hint.
 pub const HINT_FIELDS_MAX: usize = 24;
 /// Cores in a status.
@@ -32,6 +38,8 @@ pub const STATUS_LINES_MAX: usize = 64;
 pub const IDS_MAX: usize = 200;
 /// Lines of a story.
 pub const STORY_LINES_MAX: usize = 400;
+/// Clients, next hops or domains of one count.
+pub const TOPS_MAX: usize = 200;
 /// Rows of a table.
 pub const ROWS_MAX: usize = 500;
 /// Cells of a row.
@@ -58,10 +66,15 @@ const _: () = assert!(
     STORY_LINES_MAX * (LINE_OCTETS_MAX + ID_OCTETS_MAX + 4 * NAME_OCTETS_MAX) * JSON_FACTOR
         < REPLY_OCTETS_MAX
 );
+const _: () = assert!(TOPS_MAX * 2 * (ADDRESS_OCTETS_MAX + LINE_OCTETS_MAX) < REPLY_OCTETS_MAX);
 const _: () = assert!(PART_OCTETS_MAX + 1024 < REQUEST_OCTETS_MAX);
 const _: () =
     assert!(REPLY_PART_OCTETS_MAX + STATUS_LINES_MAX * LINE_OCTETS_MAX < REPLY_OCTETS_MAX);
 const _: () = assert!(QUEUE_PAGE_MAX * 4 * ADDRESS_OCTETS_MAX < REPLY_OCTETS_MAX);
+const _: () = assert!(
+    QUEUE_PAGE_MAX * (4 * ADDRESS_OCTETS_MAX + WAITS_MAX * (ADDRESS_OCTETS_MAX + SHORT_OCTETS_MAX))
+        < REPLY_OCTETS_MAX
+);
 const _: () = assert!(
     HINTS_PAGE_MAX * (ADDRESS_OCTETS_MAX + LINE_OCTETS_MAX + HINT_FIELDS_MAX * 2 * NAME_OCTETS_MAX)
         < REPLY_OCTETS_MAX

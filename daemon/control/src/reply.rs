@@ -5,13 +5,15 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::hint::Hint;
 use crate::ladder::XdpPage;
 use crate::limits::{
-    ADDRESS_OCTETS_MAX, CORES_MAX, HINT_FIELDS_MAX, HINTS_PAGE_MAX, ID_OCTETS_MAX, LINE_OCTETS_MAX,
-    METRICS_OCTETS_MAX, NAME_OCTETS_MAX, QUEUE_PAGE_MAX, RECIPIENTS_SHOWN_MAX, STATUS_LINES_MAX,
+    ADDRESS_OCTETS_MAX, CORES_MAX, HINTS_PAGE_MAX, ID_OCTETS_MAX, LINE_OCTETS_MAX,
+    METRICS_OCTETS_MAX, NAME_OCTETS_MAX, QUEUE_PAGE_MAX, RECIPIENTS_SHOWN_MAX, SHORT_OCTETS_MAX,
+    STATUS_LINES_MAX, WAITS_MAX,
 };
-use crate::request::{HintField, Level};
-use crate::story::{Part, Rows, Story, Summary};
+use crate::request::Level;
+use crate::story::{Part, Rows, Story, Summary, Tops};
 use crate::text::{List, Text};
 
 /// A sentence.
@@ -63,6 +65,8 @@ pub enum Reply {
     Summary(Box<Summary>),
     /// To `queue-read` and `session`.
     Part(Box<Part>),
+    /// To `tops`.
+    Tops(Box<Tops>),
 }
 
 /// Why it could not be done.
@@ -208,8 +212,20 @@ pub struct Core {
     pub sessions_max: u32,
     /// Outbound connections open.
     pub outbound: u32,
+    /// Connections since the start.
+    pub connections: u64,
     /// Messages accepted since the start.
     pub accepted: u64,
+    /// Connections, commands and messages refused since the start.
+    pub refused: u64,
+    /// Recipients relayed since the start.
+    pub relayed: u64,
+    /// Attempts after which a recipient waits, since the start.
+    pub deferred: u64,
+    /// Of the commits of the last one to two minutes half took no longer, microseconds; 0: none.
+    pub commit_p50_us: u64,
+    /// The same, 99 of 100.
+    pub commit_p99_us: u64,
     /// Messages in its queue.
     pub queued: u64,
     /// Since its loop last turned, milliseconds.
@@ -305,6 +321,20 @@ pub struct QueueEntry {
     pub frozen: bool,
     /// What the last attempt came to.
     pub last: Line,
+    /// Domains of recipients that wait, where they were asked for.
+    pub waits: List<Waits, WAITS_MAX>,
+}
+
+/// Recipients of one domain that wait.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Waits {
+    /// Their domain.
+    pub domain: Address,
+    /// How many.
+    pub recipients: u32,
+    /// What the last attempt with one of them came to.
+    pub last: Text<SHORT_OCTETS_MAX>,
 }
 
 /// A message with its recipients.
@@ -391,24 +421,4 @@ pub struct HintsPage {
     pub hints: List<Hint, HINTS_PAGE_MAX>,
     /// Where the next page begins; `None`: this was the last.
     pub next: Option<u64>,
-}
-
-/// One hint.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Hint {
-    /// Its kind.
-    pub kind: Name,
-    /// Its key, as written for people.
-    pub key: Address,
-    /// The node that wrote it.
-    pub origin: u16,
-    /// Since it was written, seconds.
-    pub age_s: u64,
-    /// Until it expires, seconds.
-    pub expires_s: u64,
-    /// Its fields.
-    pub fields: List<HintField, HINT_FIELDS_MAX>,
-    /// Text it holds, such as a reply.
-    pub text: Line,
 }

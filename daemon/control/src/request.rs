@@ -5,9 +5,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::acts::{Act, ConfigAct, LogFilter, QueueAct, Rehearse, Rule, Test, WhyFilter};
+use crate::acts::{
+    Act, ConfigAct, LogFilter, QueueAct, Rehearse, Rule, Test, TopsFilter, WhyFilter,
+};
+use crate::hint::{Hint, HintField};
 use crate::ladder::XdpRequest;
-use crate::limits::{ADDRESS_OCTETS_MAX, HINT_FIELDS_MAX, ID_OCTETS_MAX, NAME_OCTETS_MAX};
+use crate::limits::{
+    ADDRESS_OCTETS_MAX, HINT_FIELDS_MAX, HINTS_LOAD_MAX, ID_OCTETS_MAX, NAME_OCTETS_MAX,
+};
 use crate::speaker::{Role, Speaker};
 use crate::text::{List, Text};
 
@@ -55,6 +60,11 @@ pub enum Request {
         /// How long it lives, seconds.
         life_s: u64,
     },
+    /// Puts hints of a dump back.
+    HintsLoad {
+        /// As they were listed.
+        hints: List<Hint, HINTS_LOAD_MAX>,
+    },
     /// Drop what has expired.
     HintsTidy,
     /// The ladder and its filter.
@@ -82,6 +92,8 @@ pub enum Request {
     Sessions,
     /// Certificates and their end.
     Certificates,
+    /// What the last events come to, by client, next hop or domain.
+    Tops(TopsFilter),
     /// Looks something up or tries it.
     Test(Test),
     /// Plays a session.
@@ -117,6 +129,7 @@ impl Request {
             Self::HintsGet(_) => "hints-get",
             Self::HintsDelete(_) => "hints-delete",
             Self::HintsSet { .. } => "hints-set",
+            Self::HintsLoad { .. } => "hints-load",
             Self::HintsTidy => "hints-tidy",
             Self::Xdp(_) => "xdp",
             Self::Why(_) => "why",
@@ -128,6 +141,7 @@ impl Request {
             Self::Rule(_) => "rule",
             Self::Sessions => "sessions",
             Self::Certificates => "certificates",
+            Self::Tops(_) => "tops",
             Self::Test(_) => "test",
             Self::Session(_) => "session",
             Self::Config(_) => "config",
@@ -177,7 +191,8 @@ impl Request {
                 | Self::Rules
                 | Self::Sessions
                 | Self::Certificates
-                | Self::Test(Test::Route(_) | Test::Verify(_) | Test::Dns(_))
+                | Self::Tops(_)
+                | Self::Test(Test::Route(_) | Test::Verify(_) | Test::Dns(_) | Test::Spf { .. })
                 | Self::Session(_)
                 | Self::Config(
                     ConfigAct::Show(_)
@@ -190,7 +205,7 @@ impl Request {
 }
 
 /// The requests this version knows, by name.
-pub(crate) const NAMES: [&str; 29] = [
+pub(crate) const NAMES: [&str; 31] = [
     "version",
     "status",
     "ledger",
@@ -204,6 +219,7 @@ pub(crate) const NAMES: [&str; 29] = [
     "hints-get",
     "hints-delete",
     "hints-set",
+    "hints-load",
     "hints-tidy",
     "xdp",
     "why",
@@ -215,6 +231,7 @@ pub(crate) const NAMES: [&str; 29] = [
     "rule",
     "sessions",
     "certificates",
+    "tops",
     "test",
     "session",
     "config",
@@ -223,7 +240,8 @@ pub(crate) const NAMES: [&str; 29] = [
 ];
 
 /// Which messages; all conditions must hold. Text conditions are parts of what they look at,
-/// without regard to case.
+/// without regard to case. Conditions that came later are not sent where they are not set: an older
+/// daemon refuses what it does not know.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct QueueFilter {
@@ -237,8 +255,29 @@ pub struct QueueFilter {
     pub age_s_min: Option<u64>,
     /// Tried at least so often.
     pub tries_min: Option<u32>,
+    /// Not older, seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub age_s_max: Option<u64>,
+    /// At least so large, octets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size_min: Option<u64>,
+    /// Not larger, octets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size_max: Option<u64>,
+    /// The domain of a recipient that waits, as a whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub domain: Option<Text<ADDRESS_OCTETS_MAX>>,
+    /// Part of what the last attempt came to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<Text<ADDRESS_OCTETS_MAX>>,
+    /// Frozen because the daemon fell over with it, or not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frozen: Option<bool>,
     /// Held by the operator, or not.
     pub held: Option<bool>,
+    /// Tell which domains a message waits for.
+    #[serde(skip_serializing_if = "core::ops::Not::not")]
+    pub waits: bool,
     /// Continue after this id (a page's `next`).
     pub after: Option<Text<ID_OCTETS_MAX>>,
     /// At most so many, bounded by `QUEUE_PAGE_MAX`; 0: as many as a page holds.
@@ -267,16 +306,6 @@ pub struct HintKey {
     pub kind: Text<NAME_OCTETS_MAX>,
     /// `example.org`, `192.0.2.1`, `2001:db8::/64`.
     pub key: Text<ADDRESS_OCTETS_MAX>,
-}
-
-/// A field and its number.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct HintField {
-    /// Its name.
-    pub name: Text<NAME_OCTETS_MAX>,
-    /// Its value.
-    pub number: u64,
 }
 
 /// How much is logged.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::{
     ADDRESS_OCTETS_MAX, CELLS_MAX, ID_OCTETS_MAX, LINE_OCTETS_MAX, NAME_OCTETS_MAX, ROWS_MAX,
-    STATUS_LINES_MAX, STORY_LINES_MAX,
+    STATUS_LINES_MAX, STORY_LINES_MAX, TOPS_MAX,
 };
 use crate::text::{List, Text};
 
@@ -113,6 +113,67 @@ pub struct Summary {
     pub total: Backlog,
     /// By next hop, the largest first.
     pub next_hops: List<Backlog, ROWS_MAX>,
+}
+
+/// What the events of some time come to, by client, next hop or domain.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Tops {
+    /// Seconds the events cover: fewer than asked for where the recorder is full.
+    pub seconds: u64,
+    /// The busiest first.
+    pub rows: List<Top, TOPS_MAX>,
+    /// Further ones.
+    pub left_out: u64,
+}
+
+/// One client, next hop or domain.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Top {
+    /// Which.
+    pub name: Text<ADDRESS_OCTETS_MAX>,
+    /// Connections it opened.
+    pub connected: u64,
+    /// Messages accepted from it.
+    pub accepted: u64,
+    /// Their octets.
+    pub octets: u64,
+    /// Connections, commands and messages refused.
+    pub refused: u64,
+    /// Recipients relayed.
+    pub relayed: u64,
+    /// Attempts after which a recipient waits.
+    pub deferred: u64,
+    /// Recipients that failed for good.
+    pub bounced: u64,
+    /// When the last trouble was, wall microseconds; 0: none.
+    pub trouble_us: u64,
+    /// The last trouble, in words.
+    pub last: Line,
+}
+
+impl Top {
+    /// Everything that was counted.
+    #[must_use]
+    pub const fn events(&self) -> u64 {
+        self.connected + self.accepted + self.refused + self.relayed + self.deferred + self.bounced
+    }
+
+    /// Takes in what another core counted of the same.
+    pub fn join(&mut self, other: &Self) {
+        self.connected += other.connected;
+        self.accepted += other.accepted;
+        self.octets += other.octets;
+        self.refused += other.refused;
+        self.relayed += other.relayed;
+        self.deferred += other.deferred;
+        self.bounced += other.bounced;
+        if other.trouble_us > self.trouble_us {
+            self.trouble_us = other.trouble_us;
+            self.last = other.last.clone();
+        }
+    }
 }
 
 /// A part of a message's content, or what a played session answered.

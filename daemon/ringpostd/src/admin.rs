@@ -16,7 +16,7 @@ use std::collections::{BinaryHeap, HashMap, VecDeque};
 use control::limits::QUEUE_PAGE_MAX;
 use control::{
     Backlog, Core, Failure, FailureCode, Ledger, List, QueueEntry, QueueFilter, QueueMessage,
-    QueuePage, QueueRecipient, RecipientState, Reply, Request, Status, Text,
+    QueuePage, QueueRecipient, RecipientState, Reply, Request, Status, Text, Waits,
 };
 use spool::id::{MessageId, TransactionId};
 use spool::live::Live;
@@ -24,7 +24,7 @@ use spool::log::{Health, Part, ReadData, ReadError, StoredMessage};
 use spool::message::{Envelope, Recipient};
 use spool::record;
 
-use crate::desk::{Desk, Letter};
+use crate::desk::{Desk, Letter, Space};
 use crate::metrics::Counter;
 use crate::post::ToHouse;
 use crate::relay::Relay;
@@ -39,6 +39,8 @@ const LIST_US_MAX: u64 = 2_000_000;
 const LOOK_AGAIN_US: u64 = 5_000;
 /// Counting the whole queue is done at most this often.
 const COUNT_AGAIN_US: u64 = 1_000_000;
+/// A log with less room than this turns mail of a usual size away.
+const NEARLY_FULL_OCTETS: u64 = 4 << 20;
 const SECOND_US: u64 = 1_000_000;
 
 /// The order of a listing, which follows from the id alone: by run, then as sessions began on
@@ -170,6 +172,10 @@ impl Clerk {
             Request::QueueList(filter) => return self.list(desk, number, filter),
             Request::QueueShow { id } => return self.show(desk, number, id),
             Request::Why(filter) => match self.searches.begin(desk, number, filter) {
+                Ok(()) => return,
+                Err(failure) => Reply::Failure(failure),
+            },
+            Request::Tops(filter) => match self.searches.begin_count(desk, number, *filter) {
                 Ok(()) => return,
                 Err(failure) => Reply::Failure(failure),
             },
@@ -329,6 +335,10 @@ fn status(desk: &Desk, count: Count) -> Status {
             desk.core
         ));
     }
+    if desk.space != Space::Enough || stats.available < NEARLY_FULL_OCTETS {
+        let core = desk.core;
+        alarms.push(format!("core {core}: the spool is full or nearly so: new mail hears 452"));
+    }
     let core = Core {
         core: u16::try_from(desk.core).unwrap_or(u16::MAX),
         accepted: desk.stream.metrics.get(Counter::MessagesAccepted),
@@ -356,8 +366,10 @@ impl Listing {
         self.last = Some(id);
         let Some(live) = desk.log.get(id) else { return };
         let envelope = stored.map(|stored| &stored.envelope);
-        if envelope.is_none_or(|envelope| fits(envelope, live, &self.filter)) {
-            self.entries.push(entry(desk, live, envelope));
+        if envelope.is_none_or(|envelope| fits(envelope, live, &self.filter))
+            && self.filter.frozen.is_none_or(|frozen| is_frozen(desk, live) == frozen)
+        {
+            self.entries.push(entry(desk, live, envelope, self.filter.waits));
         }
     }
 
@@ -386,6 +398,9 @@ fn fail(desk: &mut Desk, number: u64, code: FailureCode, message: &str) {
 fn may_fit(live: &Live, filter: &QueueFilter, wall_s: u64) -> bool {
     let age_s = wall_s.saturating_sub(u64::from(live.received_wall_s));
     filter.age_s_min.is_none_or(|least| age_s >= least)
+        && filter.age_s_max.is_none_or(|most| age_s <= most)
+        && filter.size_min.is_none_or(|least| live.octets >= least)
+        && filter.size_max.is_none_or(|most| live.octets <= most)
         && filter.tries_min.is_none_or(|least| u32::from(live.tries) >= least)
         && filter.held.is_none_or(|held| live.is_held() == held)
 }
@@ -402,6 +417,10 @@ fn fits(envelope: &Envelope, live: &Live, filter: &QueueFilter) -> bool {
     sender
         && recipient.is_none_or(|part| waiting().any(|r| has(&r.address, part)))
         && hop.is_none_or(|part| waiting().any(|r| has(&r.route, part)))
+        && filter.error.as_deref().is_none_or(|part| waiting().any(|r| has(&r.reply, part)))
+        && filter.domain.as_deref().is_none_or(|domain| {
+            waiting().any(|r| domain_of(&r.address).eq_ignore_ascii_case(domain.as_bytes()))
+        })
 }
 
 /// Recipients that wait.
@@ -416,10 +435,37 @@ fn has(text: &[u8], part: &str) -> bool {
     part.is_empty() || text.windows(part.len()).any(|window| window.eq_ignore_ascii_case(part))
 }
 
-fn entry(desk: &Desk, live: &Live, envelope: Option<&Envelope>) -> QueueEntry {
+/// What stands behind the last `@`; empty where there is none.
+fn domain_of(address: &[u8]) -> &[u8] {
+    let at = address.iter().rposition(|octet| *octet == b'@');
+    at.map_or(&b""[..], |at| &address[at + 1..])
+}
+
+fn is_frozen(desk: &Desk, live: &Live) -> bool {
+    let note = desk.hints.note(&message_key(live.id), desk.wall_us);
+    note.is_some_and(|note| note.count >= 2)
+}
+
+/// The domains a message waits for.
+fn domains(envelope: &Envelope, live: &Live) -> Vec<Waits> {
+    let mut all: Vec<Waits> = Vec::new();
+    for recipient in waiting(envelope, live) {
+        let domain = domain_of(&recipient.address).to_ascii_lowercase();
+        let domain = Text::cut_octets(&domain);
+        match all.iter_mut().find(|waits| waits.domain == domain) {
+            Some(waits) => waits.recipients += 1,
+            None => {
+                let last = Text::cut_octets(&recipient.reply);
+                all.push(Waits { domain, recipients: 1, last });
+            }
+        }
+    }
+    all
+}
+
+fn entry(desk: &Desk, live: &Live, envelope: Option<&Envelope>, waits: bool) -> QueueEntry {
     let wall_s = desk.wall_us / SECOND_US;
     let first = envelope.and_then(|envelope| waiting(envelope, live).next());
-    let note = desk.hints.note(&message_key(live.id), desk.wall_us);
     let unreadable = || Text::cut("the message cannot be read from the log now");
     QueueEntry {
         id: Text::cut(&live.id.to_string()),
@@ -432,11 +478,12 @@ fn entry(desk: &Desk, live: &Live, envelope: Option<&Envelope>) -> QueueEntry {
         tries: u32::from(live.tries),
         next_s: u64::from(live.next_wall_s).saturating_sub(wall_s),
         held: live.is_held(),
-        frozen: note.is_some_and(|note| note.count >= 2),
+        frozen: is_frozen(desk, live),
         last: match envelope {
             Some(_) => first.map_or_else(Text::default, |r| Text::cut_octets(&r.reply)),
             None => unreadable(),
         },
+        waits: List::cut(envelope.filter(|_| waits).map_or_else(Vec::new, |e| domains(e, live))),
     }
 }
 
@@ -458,7 +505,7 @@ fn shown(desk: &Desk, id: TransactionId, stored: Result<&StoredMessage, ReadErro
         format!("{version:?} {cipher:?}")
     });
     Reply::Message(Box::new(QueueMessage {
-        entry: entry(desk, live, Some(envelope)),
+        entry: entry(desk, live, Some(envelope), true),
         session: Text::cut(&id.session.to_string()),
         received_us: envelope.received_wall_us,
         expires_us: envelope.expiry_wall_us,

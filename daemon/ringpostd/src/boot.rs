@@ -497,11 +497,18 @@ fn own_addresses() -> Vec<IpAddr> {
 ///
 /// # Errors
 /// All that is wrong, one line each.
-pub fn check(config_file: &Path) -> Result<Vec<String>, Vec<String>> {
+pub fn check(config_file: &Path, against: Option<&Path>) -> Result<Vec<String>, Vec<String>> {
     let lines = |text: String| text.lines().map(str::to_owned).collect::<Vec<_>>();
     let loaded = Config::load(config_file).map_err(|problems| lines(problems.to_string()))?;
     let mut said = lines(loaded.warnings.to_string());
     let mut config = loaded.config;
+    // One that cannot be read is not in force.
+    if let Some(old) = against.and_then(|file| Config::load(file).ok()) {
+        let lockouts = config::lockouts(&old.config, &config);
+        if !lockouts.is_empty() {
+            return Err(lockouts);
+        }
+    }
     let (there, missing): (Vec<_>, Vec<_>) = config
         .tls
         .certificates

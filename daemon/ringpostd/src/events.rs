@@ -99,7 +99,7 @@ labelled! {
         Data = "data",
         /// The final dot to its answer.
         Dot = "dot",
-        /// A batch given to the device to all copies durable.
+        /// A message given to the log to all copies of it durable.
         Commit = "commit",
         /// A TLS handshake with a client.
         Handshake = "handshake",

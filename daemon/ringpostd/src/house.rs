@@ -44,6 +44,8 @@ mod why;
 
 mod orders;
 
+mod spf;
+
 mod trials;
 
 mod machine;

@@ -11,6 +11,7 @@ pub mod metrics;
 pub mod maillog;
 pub mod tls;
 pub mod dns;
+pub mod spf;
 pub mod standing;
 pub mod dnsbl;
 pub mod xdp;

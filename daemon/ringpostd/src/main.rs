@@ -22,6 +22,7 @@ ringpostd: a mail exchanger.
     ringpostd --config FILE --supervise   run, and run again whatever happens
     ringpostd gate [--pins FOLDER]        the XDP filter's keeper; --supervise starts it
     ringpostd --check FILE                say all that is wrong with a config, start nothing
+    ringpostd --check FILE --against OLD  and what it may not change of the one in force
     ringpostd --probe FOLDER              try 10,000 durable writes there, say how they went
     ringpostd --print-config-docs         every key of a config, as Markdown
     ringpostd --version
@@ -39,7 +40,7 @@ spool in use), 70 a core failed (start it again), 71 the system said no, 78 conf
 enum Command {
     Run { config: PathBuf, supervise: bool },
     Gate(Option<PathBuf>),
-    Check(PathBuf),
+    Check(PathBuf, Option<PathBuf>),
     Probe(PathBuf),
     Docs,
     Version,
@@ -48,7 +49,7 @@ enum Command {
 
 fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command, String> {
     let mut arguments = arguments;
-    let (mut config, mut supervise, mut other) = (None, false, None);
+    let (mut config, mut supervise, mut other, mut against) = (None, false, None, None);
     while let Some(argument) = arguments.next() {
         let text = argument.to_string_lossy();
         let (name, value) = match text.split_once('=') {
@@ -65,7 +66,8 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command, String> {
             "--pins" if other == Some(Command::Gate(None)) => {
                 other = Some(Command::Gate(Some(file()?)));
             }
-            "--check" => other = Some(Command::Check(file()?)),
+            "--check" => other = Some(Command::Check(file()?, None)),
+            "--against" => against = Some(file()?),
             "--probe" => other = Some(Command::Probe(file()?)),
             "--supervise" => supervise = true,
             "--print-config-docs" => other = Some(Command::Docs),
@@ -75,6 +77,7 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command, String> {
         }
     }
     match (other, config) {
+        (Some(Command::Check(file, _)), _) => Ok(Command::Check(file, against)),
         (Some(other), _) => Ok(other),
         (None, Some(config)) => Ok(Command::Run { config, supervise }),
         (None, None) => Err("--config FILE is missing".to_owned()),
@@ -85,7 +88,7 @@ fn main() -> ExitCode {
     match parse(std::env::args_os().skip(1)) {
         Ok(Command::Run { config, supervise }) => run(&config, supervise),
         Ok(Command::Gate(pins)) => gate(pins.as_deref()),
-        Ok(Command::Check(file)) => check(&file),
+        Ok(Command::Check(file, against)) => check(&file, against.as_deref()),
         Ok(Command::Probe(folder)) => match boot::probe(&folder) {
             Ok(said) => print(&said),
             Err(error) => fail(&error),
@@ -155,8 +158,8 @@ fn fail(error: &BootError) -> ExitCode {
     ExitCode::from(error.code)
 }
 
-fn check(file: &Path) -> ExitCode {
-    let (lines, code) = match boot::check(file) {
+fn check(file: &Path, against: Option<&Path>) -> ExitCode {
+    let (lines, code) = match boot::check(file, against) {
         Ok(notes) => (notes, exit::OK),
         Err(problems) => (problems, exit::CONFIG),
     };
@@ -189,7 +192,9 @@ mod tests {
         let run = |supervise| Ok(Command::Run { config: "a".into(), supervise });
         assert_eq!(parsed("--config a"), run(false));
         assert_eq!(parsed("--config=a --supervise"), run(true));
-        assert_eq!(parsed("--check b"), Ok(Command::Check("b".into())));
+        assert_eq!(parsed("--check b"), Ok(Command::Check("b".into(), None)));
+        let both = Command::Check("b".into(), Some("a".into()));
+        assert_eq!(parsed("--check b --against a"), Ok(both));
         assert_eq!(parsed("--probe=c"), Ok(Command::Probe("c".into())));
         assert_eq!(parsed("--config a --help"), Ok(Command::Help));
         assert!(parsed("").unwrap_err().contains("--config"));

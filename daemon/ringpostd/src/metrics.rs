@@ -227,6 +227,31 @@ impl CoreView {
         self.cell(Family::counter(counter))
     }
 
+    /// Connections, commands and messages refused, as it was last published.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.all_of(Family::refused_all())
+    }
+
+    /// Attempts after which a recipient waits, as it was last published.
+    #[must_use]
+    pub fn deferred(&self) -> u64 {
+        self.all_of(Family::deferred_all())
+    }
+
+    fn all_of(&self, cells: std::ops::Range<usize>) -> u64 {
+        cells.fold(0, |sum, cell| sum.wrapping_add(self.cell(cell)))
+    }
+
+    /// How long the share `quantile` of a phase took at most in the last one to two minutes, in
+    /// microseconds; 0 where there was none.
+    #[must_use]
+    pub fn quantile_us(&self, phase: Phase, quantile: f64) -> u64 {
+        let mut both = self.recent[0].0[phase.index()].clone();
+        both.add(&self.recent[1].0[phase.index()]).expect("all sets have the same bounds");
+        if both.is_empty() { 0 } else { both.value_at_quantile(quantile) }
+    }
+
     fn cell(&self, cell: usize) -> u64 {
         self.published.0[cell].load(Ordering::Relaxed)
     }

@@ -12,14 +12,17 @@ mod what;
 
 mod text;
 
+mod count;
+
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use control::{StoryLine, Text};
+use control::{StoryLine, Text, TopsBy};
 
 use crate::events::{Client, Event, Reader};
 use crate::limits;
 
+pub use count::{Count, sorted};
 pub use text::{advice, sentence};
 pub use what::What;
 
@@ -218,24 +221,47 @@ impl Recorder {
     /// Goes on with a search for about [`STEP_OCTETS`]; true at its end. What was overwritten
     /// meanwhile is passed over.
     pub fn step(&self, search: &mut Search) -> bool {
-        search.at = search.at.max(self.tail);
-        let stop = search.at.saturating_add(STEP_OCTETS as u64).min(search.end);
-        let mut octets = Vec::new();
-        while search.at < stop {
-            let length = self.length_at(search.at);
-            octets.resize(usize::try_from(length).expect("a record is short"), 0);
-            self.copy_out(search.at, &mut octets);
-            search.at += length;
-            let Some(entry) = decode(&octets) else { continue };
-            if entry.wall_us > search.after_us && search.wanted.fits(&entry) {
-                search.found.push_back(line(&entry));
-                if search.found.len() > search.found_max {
-                    search.found.pop_front();
-                    search.left_out += 1;
+        let Search { wanted, after_us, at, end, found, found_max, left_out } = search;
+        self.each(at, *end, |entry| {
+            if entry.wall_us > *after_us && wanted.fits(entry) {
+                found.push_back(line(entry));
+                if found.len() > *found_max {
+                    found.pop_front();
+                    *left_out += 1;
                 }
             }
+        })
+    }
+
+    /// Begins to count what happened after `after_us`.
+    #[must_use]
+    pub fn count(&self, by: TopsBy, after_us: u64) -> Count {
+        Count::new(by, after_us, (self.tail, self.head))
+    }
+
+    /// Goes on with a count for about [`STEP_OCTETS`]; true at its end.
+    pub fn step_count(&self, count: &mut Count) -> bool {
+        let (mut at, end) = count.place();
+        let over = self.each(&mut at, end, |entry| count.take(entry));
+        count.go_on(at);
+        over
+    }
+
+    /// Gives about [`STEP_OCTETS`] of entries between `at` and `end` to `take`; true at the end.
+    fn each(&self, at: &mut u64, end: u64, mut take: impl FnMut(&Entry<'_>)) -> bool {
+        *at = (*at).max(self.tail);
+        let stop = at.saturating_add(STEP_OCTETS as u64).min(end);
+        let mut octets = Vec::new();
+        while *at < stop {
+            let length = self.length_at(*at);
+            octets.resize(usize::try_from(length).expect("a record is short"), 0);
+            self.copy_out(*at, &mut octets);
+            *at += length;
+            if let Some(entry) = decode(&octets) {
+                take(&entry);
+            }
         }
-        search.at >= search.end
+        *at >= end
     }
 }
 

@@ -429,6 +429,8 @@ impl Shard {
     ) {
         let took = self.desk.now_us.saturating_sub(pending.dot_us);
         self.desk.tell(&events::Event::Took(Phase::Dot, took));
+        // Nothing stands between the dot and the log: what the scanners take will.
+        self.desk.stream.metrics.took(Phase::Commit, took);
         self.tell_accepted(id, &pending);
         if let Some(client) = pending.envelope.client {
             self.desk.delivered(client.ip());

@@ -109,7 +109,7 @@ fn commit(words: &[&str]) -> Outcome {
         }
         files.push((name.to_owned(), fetch::fetch(place, SEED_FILE_MAX)?));
     }
-    let number = open()?.commit(files, minutes, daemon_check)?;
+    let number = open()?.commit(files, minutes, daemon_check_against)?;
     tell(Signal::SIGHUP)?;
     Ok(match minutes {
         Some(minutes) => {
@@ -139,6 +139,12 @@ fn rollback(number: Option<u64>) -> Outcome {
     let number = open()?.rollback(number, daemon_check)?;
     tell(Signal::SIGHUP)?;
     Ok(format!("generation {number} is in force again\n"))
+}
+
+/// The same, beside the generation in force: no commit opens a relay or locks the operator out.
+fn daemon_check_against(folder: &Path) -> Result<(), String> {
+    let old = format!("{CONFIG}/current/{MAIL}");
+    helper::run_as_daemon("/bin/ringpostd", &["--check", MAIL, "--against", &old], folder)
 }
 
 /// The mail part of a generation, judged by who will read it.

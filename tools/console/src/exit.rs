@@ -3,6 +3,8 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use serde_json::json;
+
 use crate::text::{COLUMNS, wrap};
 
 /// The exit codes.
@@ -65,11 +67,28 @@ pub(crate) struct Trouble {
     pub(crate) exit: Exit,
     pub(crate) message: String,
     pub(crate) advice: String,
+    /// `--json` has printed it already: it is the daemon's own reply.
+    pub(crate) printed: bool,
 }
 
 impl Trouble {
     pub(crate) fn new(exit: Exit, message: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), advice: advice.into() }
+        Self { exit, message: message.into(), advice: advice.into(), printed: false }
+    }
+
+    /// One line of `--json`, in the form of the daemon's failures.
+    pub(crate) fn json(&self) -> String {
+        let code = match self.exit {
+            Exit::Fine | Exit::Refused => "refused",
+            Exit::Usage => "usage",
+            Exit::NoDaemon => "no-daemon",
+            Exit::Denied => "denied",
+            Exit::NotFound => "not-found",
+            Exit::Protocol => "protocol",
+            Exit::Attention => "attention",
+        };
+        let with = json!({ "code": code, "message": self.message, "advice": self.advice });
+        format!("{}\n", json!({ "reply": "failure", "with": with }))
     }
 }
 

@@ -28,7 +28,7 @@ const MENU: [(&str, &str); 12] = [
     ("ledger", "Is any mail lost"),
     ("certificates", "Certificates and their end"),
     ("test backend", "Do the next hops answer"),
-    ("settings history", "The configs that were in force"),
+    ("config history", "The configs that were in force"),
 ];
 
 /// What the words of the command line say; `shell` and `console` alone are this module.

@@ -7,7 +7,7 @@ use crate::exit::Trouble;
 use crate::row::{Row, bounded, flag, option, optional, row};
 
 /// The rows.
-pub(crate) const ROWS: [Row; 7] = [
+pub(crate) const ROWS: [Row; 6] = [
     Row {
         arguments: || {
             vec![
@@ -54,10 +54,6 @@ pub(crate) const ROWS: [Row; 7] = [
     Row {
         request: |_| Ok(Request::Certificates),
         ..row("certificates", "Certificates, their names and their end")
-    },
-    Row {
-        request: |_| Ok(Request::QueueSummary),
-        ..row("queue summary", "The backlog by next hop")
     },
     Row {
         arguments: || {

@@ -1,9 +1,12 @@
-//! The appliance's own commands: `upgrade`, `config`, `reboot`, `poweroff`, which its init does for
-//! the operator, and `flash` and `inject`.
+//! The appliance's own commands: `upgrade`, `reboot`, `poweroff` and its part of `config`, which
+//! its init does for the operator, and `flash` and `inject`.
 //!
 //! *Guarantees*: nothing is done here; init is started with the words and says what it did.
 //! *Failure*: init's own line. Elsewhere than on the appliance: that it is not one.
 
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
 use std::process::Command;
 
 use clap::{Arg, ArgAction, ArgMatches};
@@ -14,31 +17,7 @@ use crate::page::Page;
 use crate::row::{Row, flag, option, row};
 
 /// The rows of this group.
-pub(crate) const ROWS: [Row; 9] = [
-    Row {
-        local: Some(config_history),
-        ..row("config history", "Generations of the appliance's config")
-    },
-    Row {
-        arguments: || {
-            let place = Arg::new("PLACE").required(true).num_args(1..);
-            vec![
-                place.help("Paths or http://...; a file keeps its name, the others stay"),
-                option("confirm", "MINUTES", "Undo it unless it is confirmed by then"),
-            ]
-        },
-        local: Some(config_commit),
-        ..row("config commit", "Put files of the config in force, as a new generation")
-    },
-    Row {
-        local: Some(config_confirm),
-        ..row("config confirm", "Keep what was committed with --confirm")
-    },
-    Row {
-        arguments: || vec![Arg::new("N").help("Which; without it the one before")],
-        local: Some(config_rollback),
-        ..row("config rollback", "Put an earlier generation in force again")
-    },
+pub(crate) const ROWS: [Row; 5] = [
     Row {
         arguments: || {
             let manifest = Arg::new("MANIFEST").required(true);
@@ -80,6 +59,8 @@ fn seed_arguments() -> Vec<Arg> {
 }
 
 const INIT: &str = "/init";
+/// Where init keeps generations of the config.
+const GENERATIONS: &str = "/state/config";
 
 fn ask(page: &mut Page, words: &[&str]) -> Result<Exit, Trouble> {
     let output = Command::new(INIT).args(words).output().map_err(|error| {
@@ -109,30 +90,66 @@ fn upgrade(page: &mut Page, matches: &ArgMatches) -> Result<Exit, Trouble> {
     ask(page, &words)
 }
 
+/// Whether init keeps the config here.
+pub(crate) fn is_appliance() -> bool {
+    Path::new(INIT).exists() && Path::new(GENERATIONS).is_dir()
+}
+
+/// The text in force of a file that only init reads.
+pub(crate) fn in_force(file: &Path) -> Option<String> {
+    const OF_INIT: &str = "machine.toml";
+    let of_init = is_appliance() && file.file_name()? == OF_INIT;
+    fs::read_to_string(Path::new(GENERATIONS).join("current").join(OF_INIT))
+        .ok()
+        .filter(|_| of_init)
+}
+
+/// `config show [NUMBER]`: every text of a generation, each below its name.
+pub(crate) fn config_show(page: &mut Page, matches: &ArgMatches) -> Result<Exit, Trouble> {
+    let number = matches.get_one::<u32>("NUMBER").map(ToString::to_string);
+    let folder = Path::new(GENERATIONS).join(number.as_deref().unwrap_or("current"));
+    for name in ["mx.toml", "machine.toml"] {
+        match fs::read_to_string(folder.join(name)) {
+            Ok(text) => {
+                page.line(&format!("# {name}"));
+                page.verbatim(&text);
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound && folder.is_dir() => {}
+            Err(error) => {
+                let message = format!("{}: {error}", folder.display());
+                return Err(Trouble::new(Exit::NotFound, message, "`ringpost config history`"));
+            }
+        }
+    }
+    Ok(Exit::Fine)
+}
+
 /// `config history`
-fn config_history(page: &mut Page, _: &ArgMatches) -> Result<Exit, Trouble> {
+pub(crate) fn config_history(page: &mut Page, _: &ArgMatches) -> Result<Exit, Trouble> {
     ask(page, &["config", "history"])
 }
 
-/// `config commit PLACE... [--confirm MINUTES]`
-fn config_commit(page: &mut Page, matches: &ArgMatches) -> Result<Exit, Trouble> {
+/// `config commit FILE... [--confirm MINUTES]`
+pub(crate) fn config_commit(page: &mut Page, matches: &ArgMatches) -> Result<Exit, Trouble> {
     let mut words = vec!["config", "commit"];
-    words.extend(matches.get_many::<String>("PLACE").into_iter().flatten().map(String::as_str));
-    if let Some(minutes) = matches.get_one::<String>("confirm") {
+    words.extend(matches.get_many::<String>("FILE").into_iter().flatten().map(String::as_str));
+    let minutes = matches.get_one::<u32>("confirm").map(ToString::to_string);
+    if let Some(minutes) = &minutes {
         words.extend(["--confirm", minutes]);
     }
     ask(page, &words)
 }
 
 /// `config confirm`
-fn config_confirm(page: &mut Page, _: &ArgMatches) -> Result<Exit, Trouble> {
+pub(crate) fn config_confirm(page: &mut Page, _: &ArgMatches) -> Result<Exit, Trouble> {
     ask(page, &["config", "confirm"])
 }
 
-/// `config rollback [N]`
-fn config_rollback(page: &mut Page, matches: &ArgMatches) -> Result<Exit, Trouble> {
+/// `config rollback [NUMBER]`
+pub(crate) fn config_rollback(page: &mut Page, matches: &ArgMatches) -> Result<Exit, Trouble> {
     let mut words = vec!["config", "rollback"];
-    words.extend(matches.get_one::<String>("N").map(String::as_str));
+    let number = matches.get_one::<u32>("NUMBER").map(ToString::to_string);
+    words.extend(number.as_deref());
     ask(page, &words)
 }
 

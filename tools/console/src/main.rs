@@ -37,6 +37,10 @@ mod row;
 
 mod ladder;
 
+mod flash;
+
+mod machine;
+
 mod looking;
 
 mod acting;
@@ -47,13 +51,17 @@ mod figures;
 
 mod screen;
 
+mod health;
+
 mod talking;
 
+mod living;
+
+mod summing;
+
+mod keeping;
+
 mod configuring;
-
-mod flash;
-
-mod machine;
 
 mod accessing;
 

@@ -1,11 +1,15 @@
 //! A page for people: lines of at most 79 columns.
 
+use serde_json::{Value, json};
+
 use crate::text::{COLUMNS, fit, plain, wrap};
 
 /// Lines, as they will be printed.
 #[derive(Debug, Default)]
 pub(crate) struct Page {
     out: String,
+    /// The same for programs, of a command that asks no daemon.
+    json: Option<Value>,
     /// Pages of the same list were printed before this one: no headings again.
     pub(crate) goes_on: bool,
     /// The next page of the list is asked for by itself: no word on how to get it.
@@ -22,6 +26,12 @@ pub(crate) enum Align {
 /// One column: its heading, its width, how it stands.
 pub(crate) type Column = (&'static str, usize, Align);
 
+/// One line of `--json`, in the form of the daemon's own replies.
+pub(crate) fn reply(name: &str, with: Value) -> Value {
+    let fields = [("reply".to_owned(), name.into()), ("with".to_owned(), with)];
+    Value::Object(fields.into_iter().collect())
+}
+
 impl Page {
     /// A page of a list that is printed page after page.
     pub(crate) fn of_list(goes_on: bool, follows: bool) -> Self {
@@ -31,6 +41,18 @@ impl Page {
     /// The text so far.
     pub(crate) fn into_text(self) -> String {
         self.out
+    }
+
+    /// What `--json` prints in the text's place: `{"reply": name, "with": facts}`.
+    pub(crate) fn facts(&mut self, name: &str, facts: Value) {
+        self.json = Some(reply(name, facts));
+    }
+
+    /// The page for programs: its facts, or its text as what was done.
+    pub(crate) fn into_json(self) -> String {
+        let text = self.out.trim_end();
+        let json = self.json.unwrap_or_else(|| reply("done", json!({ "message": text })));
+        format!("{json}\n")
     }
 
     /// One line; what is beyond the last column is cut.

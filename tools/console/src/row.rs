@@ -26,6 +26,8 @@ pub(crate) struct Row {
     pub(crate) follow: Option<fn(&Request, &Reply) -> Option<Request>>,
     /// What is done here, without the daemon; then nothing is asked.
     pub(crate) local: Option<Local>,
+    /// What is done instead on the appliance, whose init keeps the config.
+    pub(crate) appliance: Option<Local>,
     /// What asks more than one question; then nothing else is asked.
     pub(crate) talk: Option<Talk>,
     /// Arguments that make a sound line, for the tests and the help.
@@ -49,6 +51,7 @@ pub(crate) const fn row(name: &'static str, help: &'static str) -> Row {
         next: None,
         follow: None,
         local: None,
+        appliance: None,
         talk: None,
         example: &[],
     }
@@ -59,7 +62,7 @@ fn page_of(page: &mut Page, reply: &Reply) -> Option<Exit> {
     match reply {
         Reply::Done { message } => page.paragraph(0, message),
         Reply::Version(info) => status::version(page, info),
-        Reply::Status(info) => status::status(page, info),
+        Reply::Status(info) => status::status(page, info, &[]),
         Reply::Ledger(ledger) => {
             status::ledger(page, ledger);
             if ledger.difference() != 0 {

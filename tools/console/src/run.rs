@@ -8,6 +8,7 @@ use clap::ArgMatches;
 use control::{Failure, FailureCode, Frame, Reply};
 
 use crate::exit::{Exit, Trouble};
+use crate::machine;
 use crate::page::Page;
 use crate::row::Row;
 use crate::slow::lines_that_fit;
@@ -32,11 +33,29 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> Result<Exit, Tro
         }
     };
     let (row, matches) = chosen(&matches);
-    speaker::may(row.name, row.local.is_some() || row.talk.is_some())?;
-    if let Some(local) = row.local {
+    let of_init = row.appliance.is_some() && machine::is_appliance();
+    speaker::may(row.name, row.local.is_some() || row.talk.is_some() || of_init)?;
+    let done = act(row, matches);
+    if let Err(trouble) = &done
+        && matches.get_flag("json")
+        && !trouble.printed
+    {
+        print(&trouble.json())?;
+    }
+    done
+}
+
+/// Does what a row says.
+fn act(row: &Row, matches: &ArgMatches) -> Result<Exit, Trouble> {
+    if let Some(local) = row.local.or_else(|| row.appliance.filter(|_| machine::is_appliance())) {
         let mut page = Page::default();
         let exit = local(&mut page, matches);
-        print(&page.into_text())?;
+        if exit.is_err() {
+            // What was found before the trouble; the trouble has a line of its own.
+            print(&page.into_text())?;
+            return exit;
+        }
+        print(&if matches.get_flag("json") { page.into_json() } else { page.into_text() })?;
         return exit;
     }
     let wait_s = matches.get_one::<u64>("timeout-s").copied().unwrap_or(30);
@@ -66,7 +85,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> Result<Exit, Tro
             print(&text)?;
         }
         if let Reply::Failure(failure) = &reply {
-            return Err(refused(failure));
+            return Err(Trouble { printed: true, ..refused(failure) });
         }
         match (next, later) {
             (Some(next), _) => request = next,
@@ -117,7 +136,8 @@ fn chosen(matches: &ArgMatches) -> (&'static Row, &ArgMatches) {
     (row.expect("every subcommand comes from a row"), matches)
 }
 
-fn refused(failure: &Failure) -> Trouble {
+/// What the daemon has against it, and the exit code.
+pub(crate) fn refused(failure: &Failure) -> Trouble {
     let exit = match failure.code {
         FailureCode::Denied => Exit::Denied,
         FailureCode::NotFound => Exit::NotFound,

@@ -11,7 +11,7 @@ use crate::exit::{Exit, Trouble};
 pub(crate) const VARIABLE: &str = "RINGPOST_AS";
 
 /// What operators may of what is done without the daemon, or in more than one question.
-const OPERATORS: [&str; 11] = [
+const OPERATORS: [&str; 15] = [
     "shell",
     "live",
     "session",
@@ -20,7 +20,11 @@ const OPERATORS: [&str; 11] = [
     "spool verify",
     "config history",
     "config diff",
-    "settings diff",
+    "config show",
+    "status",
+    "commands",
+    "queue summary",
+    "hints dump",
     "access list",
     "access password",
 ];

@@ -118,7 +118,7 @@ fn state(live: &Live) -> &'static str {
 fn as_json(page: &mut Page, m: &ArgMatches, name: &str, with: impl FnOnce() -> Value) -> bool {
     let wanted = m.get_flag("json");
     if wanted {
-        page.verbatim(&json!({ "reply": name, "with": with() }).to_string());
+        page.facts(name, with());
     }
     wanted
 }

@@ -15,13 +15,15 @@ pub(crate) fn version(page: &mut Page, info: &VersionInfo) {
     page.field("ringpost", env!("CARGO_PKG_VERSION"));
 }
 
-const CORES: [Column; 7] = [
+const CORES: [Column; 9] = [
     ("core", 4, Align::Right),
-    ("sessions", 13, Align::Right),
+    ("sessions", 10, Align::Right),
     ("outbound", 8, Align::Right),
-    ("accepted", 12, Align::Right),
-    ("queued", 10, Align::Right),
-    ("turned", 8, Align::Right),
+    ("accepted", 10, Align::Right),
+    ("refused", 8, Align::Right),
+    ("queued", 7, Align::Right),
+    ("commit ms", 9, Align::Right),
+    ("turned", 7, Align::Right),
     ("", 0, Align::Left),
 ];
 
@@ -29,7 +31,7 @@ const CORES: [Column; 7] = [
 const STUCK_MS: u64 = 2_000;
 
 /// `status`.
-pub(crate) fn status(page: &mut Page, status: &Status) {
+pub(crate) fn status(page: &mut Page, status: &Status, health: &[(String, String)]) {
     for alarm in status.alarms.iter() {
         page.paragraph(0, &format!("ALARM {}", &**alarm));
     }
@@ -77,6 +79,9 @@ pub(crate) fn status(page: &mut Page, status: &Status) {
     for line in status.devices.iter() {
         page.field("device", line);
     }
+    for (disk, health) in health {
+        page.field("health", &format!("{disk}: {health}"));
+    }
     for line in status.links.iter() {
         page.field("link", line);
     }
@@ -100,12 +105,21 @@ fn cores(page: &mut Page, status: &Status) {
                 format!("{}/{}", core.sessions, core.sessions_max),
                 core.outbound.to_string(),
                 core.accepted.to_string(),
+                core.refused.to_string(),
                 core.queued.to_string(),
+                match core.commit_p99_us {
+                    0 => "-".to_owned(),
+                    _ => format!("{}/{}", ms(core.commit_p50_us), ms(core.commit_p99_us)),
+                },
                 format!("{}ms", core.turned_ms),
                 stuck.to_owned(),
             ],
         );
     }
+}
+
+fn ms(us: u64) -> String {
+    format!("{}.{}", us / 1_000, us / 100 % 10)
 }
 
 /// `ledger`; whether it balances.

@@ -5,42 +5,44 @@
 
 use clap::{Arg, ArgMatches, Command, value_parser};
 use control::{HintField, HintKey, HintsFilter, Level, List, QueueFilter, Reply, Request, Text};
+use serde_json::json;
 
-use crate::exit::Trouble;
+use crate::exit::{Exit, Trouble};
+use crate::page::Page;
 use crate::row::{Row, bounded, flag, option, optional, row, text, usage};
-use crate::{accessing, acting, configuring, ladder, looking, machine, spool, talking, wizard};
+use crate::{
+    accessing, acting, configuring, keeping, ladder, living, looking, machine, spool, summing,
+    talking, wizard,
+};
 
 /// Words that have further words below them.
-pub(crate) const GROUPS: [(&str, &str); 11] = [
+pub(crate) const GROUPS: [(&str, &str); 10] = [
     ("queue", "Messages that wait"),
     ("suspend", "Stop taking or sending mail"),
     ("resume", "Take or send it again"),
-    ("settings", "The daemon's config file: look, change, take back"),
     ("test", "Try the DNS, next hops, the whole way"),
     ("log", "The logs"),
     ("hints", "What is remembered and may be lost: retry times, health, rates"),
     ("spool", "A spool that no daemon holds"),
     ("xdp", "Who is turned away, by the daemon and before the TCP stack"),
     ("access", "Who may log in on the line"),
-    ("config", "The appliance's config as generations"),
+    ("config", "The config: look, check, put in force, take back"),
 ];
 
 /// Every command.
 pub(crate) fn rows() -> impl Iterator<Item = &'static Row> {
     let more = looking::ROWS.iter().chain(&acting::ROWS).chain(&configuring::ROWS);
-    ROWS.iter()
-        .chain(more)
-        .chain(&talking::ROWS)
-        .chain(&ladder::ROWS)
-        .chain(&machine::ROWS)
-        .chain(&accessing::ROWS)
-        .chain(&wizard::ROWS)
+    let talking = talking::ROWS.iter().chain(&living::ROWS).chain(&summing::ROWS);
+    let talking = talking.chain(&keeping::ROWS);
+    let ours = accessing::ROWS.iter().chain(&wizard::ROWS);
+    let talking = talking.chain(ours);
+    ROWS.iter().chain(more).chain(talking).chain(&ladder::ROWS).chain(&machine::ROWS)
 }
 
 const ROWS: [Row; 20] = [
+    Row { local: Some(commands), ..row("commands", "Every command, one a line") },
     row("shell", "One command a line, or a number of the menu; for serial lines"),
     Row { request: |_| Ok(Request::Version), ..row("version", "What runs there") },
-    Row { request: |_| Ok(Request::Status), ..row("status", "How the daemon is doing") },
     Row {
         request: |_| Ok(Request::Ledger),
         ..row("ledger", "Where every recipient stands; exit code 7 if it is wrong")
@@ -185,6 +187,17 @@ fn subcommand(row: &Row) -> Command {
     Command::new(name).about(row.help).args((row.arguments)()).after_help(example)
 }
 
+fn commands(page: &mut Page, _: &ArgMatches) -> Result<Exit, Trouble> {
+    let mut all: Vec<&Row> = rows().collect();
+    all.sort_by_key(|row| row.name);
+    for row in &all {
+        page.line(&format!("{:<20} {}", row.name, row.help));
+    }
+    let facts = all.iter().map(|row| json!({ "command": row.name, "help": row.help }));
+    page.facts("commands", facts.collect());
+    Ok(Exit::Fine)
+}
+
 fn places() -> Vec<Arg> {
     let place = Arg::new("PLACE").required(true).num_args(1..);
     vec![
@@ -208,8 +221,14 @@ fn queue_list_arguments() -> Vec<Arg> {
         option("sender", "TEXT", "Part of the sender; <> is the null sender"),
         option("recipient", "TEXT", "Part of a recipient's address"),
         option("next-hop", "TEXT", "Part of the next hop's name"),
+        option("domain", "DOMAIN", "The domain of a recipient that waits, as a whole"),
+        option("error", "TEXT", "Part of what the last attempt came to"),
         option("age-s", "SECONDS", "At least so old").value_parser(value_parser!(u64)),
+        option("younger-s", "SECONDS", "Not older").value_parser(value_parser!(u64)),
+        option("size", "OCTETS", "At least so large").value_parser(value_parser!(u64)),
+        option("smaller", "OCTETS", "Not larger").value_parser(value_parser!(u64)),
         option("tries", "N", "Tried at least so often").value_parser(value_parser!(u32)),
+        flag("frozen", "Only those the daemon fell over with"),
         flag("held", "Only held messages"),
         flag("not-held", "Only messages that are not held").conflicts_with("held"),
         option("after", "ID", "Continue after this message"),
@@ -229,6 +248,13 @@ fn queue_list(m: &ArgMatches) -> Result<Request, Trouble> {
         recipient: optional(m, "recipient")?,
         next_hop: optional(m, "next-hop")?,
         age_s_min: m.get_one("age-s").copied(),
+        age_s_max: m.get_one("younger-s").copied(),
+        size_min: m.get_one("size").copied(),
+        size_max: m.get_one("smaller").copied(),
+        domain: optional(m, "domain")?,
+        error: optional(m, "error")?,
+        frozen: m.get_flag("frozen").then_some(true),
+        waits: false,
         tries_min: m.get_one("tries").copied(),
         held,
         after: optional(m, "after")?,

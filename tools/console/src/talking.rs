@@ -1,23 +1,28 @@
-//! Commands that ask more than one question: played sessions, export and import, figures that run.
+//! Commands that ask more than one question: played sessions, export and import, trials, diffs.
 
 use std::fs;
 use std::io::{IsTerminal, Read, Write};
 use std::path::Path;
-use std::time::Duration;
 
 use clap::{Arg, ArgMatches, value_parser};
 use control::octets::{from_base64, to_base64};
 use control::{ConfigAct, List, Part, Rehearse, Reply, Request, Text};
+use serde_json::{Value, json};
 
 use crate::exit::{Exit, Trouble};
-use crate::figures::{Samples, commit_ms, reasons, samples, sum};
-use crate::page::Page;
-use crate::row::{Row, argument, bounded, flag, option, row, text, usage};
+use crate::machine;
+use crate::page::{Page, reply};
+use crate::row::{Row, argument, bounded, option, row, text, usage};
 use crate::socket::Socket;
-use crate::{screen, smtp, tty};
+use crate::{health, smtp, status};
 
 /// The rows.
 pub(crate) const ROWS: [Row; 6] = [
+    Row {
+        request: |_| Ok(Request::Status),
+        talk: Some(how),
+        ..row("status", "How the daemon is doing, its devices and cores")
+    },
     Row {
         arguments: || {
             vec![
@@ -58,32 +63,19 @@ pub(crate) const ROWS: [Row; 6] = [
         ..row("test send", "Send a trial mail through the daemon's own port")
     },
     Row {
-        arguments: || {
-            vec![
-                option("every-s", "SECONDS", "One line so often; else 2, screens as the line is")
-                    .value_parser(value_parser!(u64).range(1..=3600)),
-                option("count", "N", "So many lines, then end").value_parser(value_parser!(u64)),
-                flag("screen", "A screen that is drawn anew, on a vt100 or better"),
-                flag("reasons", "With what was refused and deferred, by reason"),
-            ]
-        },
-        talk: Some(live),
-        ..row("live", "Figures as they run, one line an interval")
-    },
-    Row {
         arguments: || argument("FILE", "A config"),
         talk: Some(diff),
         example: &["mx.toml"],
-        ..row("settings diff", "Lines in which a file differs from the config file in force")
+        ..row("config diff", "Lines in which a file differs from the config file in force")
     },
 ];
 
-fn unexpected() -> Trouble {
+pub(crate) fn unexpected() -> Trouble {
     Trouble::new(Exit::Protocol, "the daemon answered something else", "Use its own ringpost.")
 }
 
 /// The answer, or what the daemon has against it.
-fn ask(socket: &mut Socket, request: &Request) -> Result<Reply, Trouble> {
+pub(crate) fn ask(socket: &mut Socket, request: &Request) -> Result<Reply, Trouble> {
     match socket.ask(request)?.1 {
         Reply::Failure(failure) => {
             let exit = match failure.code {
@@ -96,7 +88,15 @@ fn ask(socket: &mut Socket, request: &Request) -> Result<Reply, Trouble> {
     }
 }
 
-fn say(text: &str) -> Result<(), Trouble> {
+/// What was found: as text, or as a line of `--json`.
+pub(crate) fn tell(m: &ArgMatches, text: &str, name: &str, facts: Value) -> Result<(), Trouble> {
+    match m.get_flag("json") {
+        true => say(&format!("{}\n", reply(name, facts))),
+        false => say(text),
+    }
+}
+
+pub(crate) fn say(text: &str) -> Result<(), Trouble> {
     let mut out = std::io::stdout().lock();
     let said = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     said.map_err(|error| Trouble::new(Exit::Refused, format!("cannot write: {error}"), ""))
@@ -121,16 +121,17 @@ fn session(socket: &mut Socket, m: &ArgMatches) -> Result<Exit, Trouble> {
         let pieces = pieces.map_err(|_| usage("too much was said", "Play less at once."))?;
         let request = Request::Session(Rehearse { from: from.clone(), listener, said: pieces });
         let (part, out) = part(socket, &request)?;
-        for note in part.notes.iter().skip(noted) {
+        let new_notes: Vec<&str> = part.notes.iter().skip(noted).map(|note| &**note).collect();
+        let new = String::from_utf8_lossy(out.get(printed..).unwrap_or_default()).into_owned();
+        for note in new_notes.iter().filter(|_| !m.get_flag("json")) {
             let mut page = Page::default();
-            page.paragraph(0, &format!("# {}", &**note));
+            page.paragraph(0, &format!("# {note}"));
             // Beside the dialogue, so that a program may read that alone.
             let _ = std::io::stderr().lock().write_all(page.into_text().as_bytes());
         }
-        noted = part.notes.len();
-        let new = String::from_utf8_lossy(out.get(printed..).unwrap_or_default()).into_owned();
-        printed = out.len();
-        say(&new)?;
+        let facts = json!({ "said": new, "notes": new_notes, "closed": part.closed });
+        (printed, noted) = (out.len(), part.notes.len());
+        tell(m, &new, "session", facts)?;
         if part.closed {
             return Ok(Exit::Fine);
         }
@@ -146,6 +147,18 @@ fn session(socket: &mut Socket, m: &ArgMatches) -> Result<Exit, Trouble> {
         }
         said.push(Text::cut(&to_base64(&octets)));
     }
+}
+
+/// `status`: the daemon's, with the health of its disks.
+fn how(socket: &mut Socket, m: &ArgMatches) -> Result<Exit, Trouble> {
+    let Reply::Status(found) = ask(socket, &Request::Status)? else { return Err(unexpected()) };
+    let health = health::of_devices(found.devices.iter().map(|line| &**line));
+    let mut page = Page::default();
+    status::status(&mut page, &found, &health);
+    let mut facts = serde_json::to_value(&*found).unwrap_or_default();
+    facts["health"] = health.iter().map(|(disk, said)| json!([disk, said])).collect();
+    tell(m, &page.into_text(), "status", facts)?;
+    Ok(Exit::Fine)
 }
 
 /// `queue export`.
@@ -169,13 +182,16 @@ fn export(socket: &mut Socket, m: &ArgMatches) -> Result<Exit, Trouble> {
             envelope.push_str(&format!("RCPT TO:<{}>\r\n", &*recipient.address));
         }
     }
+    let mut files = Vec::new();
     for (ending, octets) in [("eml", content), ("envelope", envelope.into_bytes())] {
         let path = folder.join(format!("{}.{ending}", &*id));
         fs::write(&path, octets).map_err(|error| {
             Trouble::new(Exit::Refused, format!("{}: {error}", path.display()), "")
         })?;
-        say(&format!("{}\n", path.display()))?;
+        files.push(path.display().to_string());
     }
+    let text = format!("{}\n", files.join("\n"));
+    tell(m, &text, "exported", json!({ "files": files }))?;
     Ok(Exit::Fine)
 }
 
@@ -204,8 +220,17 @@ fn import(socket: &mut Socket, m: &ArgMatches) -> Result<Exit, Trouble> {
     let sender = sender.first().cloned().unwrap_or_default();
     let address = port(socket)?;
     let accepted = smtp::submit(&address, &sender, &recipients, &content)?;
-    say(&format!("{accepted}\n"))?;
+    tell(m, &format!("{accepted}\n"), "sent", sent(&accepted))?;
     Ok(Exit::Fine)
+}
+
+/// The id in `250 2.0.0 [id] accepted`.
+fn id_in(accepted: &str) -> Option<&str> {
+    Some(accepted.split_once('[')?.1.split_once(']')?.0)
+}
+
+fn sent(accepted: &str) -> Value {
+    json!({ "answer": accepted, "id": id_in(accepted) })
 }
 
 /// `test send`.
@@ -218,11 +243,8 @@ fn send(socket: &mut Socket, m: &ArgMatches) -> Result<Exit, Trouble> {
          Sent by `ringpost test send`. Whoever reads this has got it.\r\n"
     );
     let accepted = smtp::submit(&address, &from, std::slice::from_ref(&to), content.as_bytes())?;
-    say(&format!("{accepted}\n"))?;
-    let id = accepted.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
-    if let Some((id, _)) = id {
-        say(&format!("See: ringpost why {id}\n"))?;
-    }
+    let see = id_in(&accepted).map_or_else(String::new, |id| format!("See: ringpost why {id}\n"));
+    tell(m, &format!("{accepted}\n{see}"), "sent", sent(&accepted))?;
     Ok(Exit::Fine)
 }
 
@@ -230,16 +252,20 @@ fn send(socket: &mut Socket, m: &ArgMatches) -> Result<Exit, Trouble> {
 fn diff(socket: &mut Socket, m: &ArgMatches) -> Result<Exit, Trouble> {
     let file = text(m, "FILE").unwrap_or_default();
     let new = fs::read_to_string(file).map_err(|error| usage(format!("{file}: {error}"), ""))?;
-    let Reply::Metrics(old) = ask(socket, &Request::Config(ConfigAct::Show(None)))? else {
-        return Err(unexpected());
+    let old = match machine::in_force(Path::new(file)) {
+        Some(old) => old,
+        None => match ask(socket, &Request::Config(ConfigAct::Show(None)))? {
+            Reply::Metrics(old) => old.text.to_string(),
+            _ => return Err(unexpected()),
+        },
     };
-    let lines = difference(&old.text, &new);
+    let lines = difference(&old, &new);
     let mut page = Page::default();
     lines.iter().for_each(|line| page.line(line));
     if lines.is_empty() {
         page.line("No line differs.");
     }
-    say(&page.into_text())?;
+    tell(m, &page.into_text(), "diff", json!({ "lines": lines }))?;
     Ok(Exit::Fine)
 }
 
@@ -269,76 +295,6 @@ fn difference(old: &str, new: &str) -> Vec<String> {
         }
     }
     lines
-}
-
-/// The columns of `live`: heading, metric, whether it counts.
-const FIGURES: [(&str, &str, bool); 8] = [
-    ("conn/s", "ringpost_connections_total", true),
-    ("acc/s", "ringpost_messages_accepted_total", true),
-    ("ref/s", "ringpost_refused_total", true),
-    ("sent/s", "ringpost_recipients_relayed_total", true),
-    ("def/s", "ringpost_recipients_deferred_total", true),
-    ("sess", "ringpost_sessions", false),
-    ("hops", "ringpost_hop_connections", false),
-    ("queue", "ringpost_queue_messages", false),
-];
-/// Lines between two headings.
-const LINES_A_HEADING: u64 = 20;
-
-/// `live`: plain lines, so that any terminal and any log takes them.
-fn live(socket: &mut Socket, m: &ArgMatches) -> Result<Exit, Trouble> {
-    let asked_s = m.get_one::<u64>("every-s").copied();
-    if m.get_flag("screen") && tty::clever() {
-        let baud = tty::baud(m.get_one::<u32>("baud").copied());
-        return screen::show(socket, asked_s, m.get_one::<u64>("count").copied(), baud);
-    }
-    let every_s = asked_s.unwrap_or(2);
-    let count = m.get_one::<u64>("count").copied().unwrap_or(u64::MAX);
-    let mut before: Option<Samples> = None;
-    let mut printed = 0;
-    loop {
-        let Reply::Metrics(metrics) = ask(socket, &Request::Metrics)? else {
-            return Err(unexpected());
-        };
-        let now = samples(&metrics.text);
-        if let Some(before) = &before {
-            if printed % LINES_A_HEADING == 0 {
-                let heads: String = FIGURES.iter().map(|(head, ..)| format!("{head:>8}")).collect();
-                say(&format!("{heads}  commit ms\n"))?;
-            }
-            say(&line(before, &now, every_s))?;
-            if m.get_flag("reasons") {
-                say(&grown(before, &now))?;
-            }
-            printed += 1;
-            if printed >= count {
-                return Ok(Exit::Fine);
-            }
-        }
-        before = Some(now);
-        std::thread::sleep(Duration::from_secs(every_s));
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "seconds of an interval are few")]
-fn line(before: &Samples, now: &Samples, every_s: u64) -> String {
-    let mut line = String::new();
-    for (_, name, counts) in FIGURES {
-        let value = match counts {
-            true => (sum(now, name) - sum(before, name)).max(0.0) / every_s as f64,
-            false => sum(now, name),
-        };
-        line.push_str(&format!("{value:>8.0}"));
-    }
-    format!("{line}  {}/{}\n", commit_ms(now, "0.5"), commit_ms(now, "0.99"))
-}
-
-fn grown(before: &Samples, now: &Samples) -> String {
-    let mut page = Page::default();
-    for (count, key) in reasons(before, now).into_iter().take(5) {
-        page.line(&format!("          {count:>8.0} {key}"));
-    }
-    page.into_text()
 }
 
 #[cfg(test)]

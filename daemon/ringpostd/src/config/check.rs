@@ -12,8 +12,8 @@ use toml_span::Span;
 
 use super::keys::{
     CertificateConfig, Discard, Durability, LimitsConfig, ListenerConfig, ListenerTls, LogConfig,
-    MetricsConfig, PolicyConfig, Proxy, RetryConfig, RouteHost, RouteTls, SpoolConfig, TimeoutsIn,
-    TlsVersion,
+    MetricsConfig, PolicyConfig, Proxy, RetryConfig, RouteFallback, RouteHost, RouteTls,
+    SpoolConfig, TimeoutsIn, TlsVersion,
 };
 use super::names::{Host, HostName, RouteDomain, Word};
 use super::raw::{Raw, RawRoute};
@@ -55,6 +55,8 @@ pub struct RouteConfig {
     pub domains: Vec<RouteDomain>,
     /// Where it leads.
     pub next_hop: NextHop,
+    /// Where mail of some age goes, by rising age; may be empty.
+    pub fallback: Vec<RouteFallback>,
     /// TLS towards it.
     pub tls: RouteTls,
     /// Connections to one host at once, by all cores.
@@ -118,7 +120,10 @@ fn route(raw: RawRoute) -> Option<RouteConfig> {
         _ => None,
     });
     let hosts: Vec<_> = raw.hosts.into_iter().map(|read| read.part).collect();
+    let mut fallback: Vec<_> = raw.fallback.into_iter().map(|read| read.part).collect();
+    fallback.sort_by_key(|host| host.after_s.us());
     Some(RouteConfig {
+        fallback,
         name: name.or_else(|| Word::parse("default"))?,
         domains: keys.domains,
         next_hop: match keys.discard {
@@ -309,7 +314,7 @@ fn limits_fit(raw: &Raw, notes: &mut Notes<'_>) {
 fn routes_fit(raw: &Raw, notes: &mut Notes<'_>) {
     let Some(routes) = &raw.routes else { return };
     let mut domains: BTreeMap<&RouteDomain, Span> = BTreeMap::new();
-    for RawRoute { route, hosts } in routes {
+    for RawRoute { route, hosts, fallback } in routes {
         let here = route.places.of("domains");
         for domain in &route.part.domains {
             if let Some(first) = domains.insert(domain, here) {
@@ -323,7 +328,7 @@ fn routes_fit(raw: &Raw, notes: &mut Notes<'_>) {
         }
         if route.part.discard == Discard::Off {
             next_hop(route.part.mx, &route.places, hosts, notes);
-        } else if route.part.mx || !hosts.is_empty() {
+        } else if route.part.mx || !hosts.is_empty() || !fallback.is_empty() {
             let message = "a route has a next hop and discards";
             let here = route.places.of("discard");
             notes.contradiction(
@@ -333,8 +338,14 @@ fn routes_fit(raw: &Raw, notes: &mut Notes<'_>) {
                 (route.places.of("domains"), "its domains"),
             );
         }
+        let listeners = raw.listeners.as_deref().unwrap_or_default();
         for host in hosts {
-            own_listener(host, raw.listeners.as_deref().unwrap_or_default(), notes);
+            let at = (&host.part.host, host.part.port);
+            own_listener(at, host.places.of("host"), listeners, notes);
+        }
+        for host in fallback {
+            let at = (&host.part.host, host.part.port);
+            own_listener(at, host.places.of("host"), listeners, notes);
         }
     }
     let Some(Read { part, places }) = &raw.policy else { return };
@@ -379,15 +390,20 @@ fn next_hop(mx: bool, places: &Places, hosts: &[Read<RouteHost>], notes: &mut No
 }
 
 /// A host that is one of our listeners is a loop.
-fn own_listener(host: &Read<RouteHost>, listeners: &[Read<ListenerConfig>], notes: &mut Notes<'_>) {
-    let Host::Address(address) = &host.part.host else { return };
+fn own_listener(
+    (host, port): (&Host, u16),
+    here: Span,
+    listeners: &[Read<ListenerConfig>],
+    notes: &mut Notes<'_>,
+) {
+    let Host::Address(address) = host else { return };
     let address = address.to_canonical();
     for Read { part, places } in listeners {
         let ours = part.address.to_canonical();
         let same = ours == address || (ours.is_unspecified() && address.is_loopback());
-        if same && part.port == host.part.port {
+        if same && part.port == port {
             notes.contradiction(
-                host.places.of("host"),
+                here,
                 "mail would come back: this is a listener of ours",
                 "the address and port of the server behind",
                 (places.of("address"), "the listener"),

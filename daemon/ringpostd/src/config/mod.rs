@@ -32,6 +32,8 @@ mod check;
 
 mod docs;
 
+mod guard;
+
 use std::io;
 use std::io::Read as _;
 use std::path::Path;
@@ -39,11 +41,13 @@ use std::sync::Arc;
 
 pub use check::{NextHop, RouteConfig, TlsConfig};
 pub use docs::{config_page, explain};
+pub use guard::lockouts;
 pub use keys::{
     AdminConfig, BareNewline, CertificateConfig, ClockConfig, Discard, DnsblConfig, Durability,
     EarlyTalker, HintsConfig, LimitsConfig, ListConfig, ListFormat, ListenerConfig, ListenerTls,
     LogConfig, LogFormat, MetricsConfig, NodeConfig, PolicyConfig, Proxy, ResolverConfig,
-    RetryConfig, RouteHost, RouteTls, SpoolConfig, TimeoutsIn, TimeoutsOut, TlsVersion, XdpConfig,
+    RetryConfig, RouteFallback, RouteHost, RouteTls, SpoolConfig, TimeoutsIn, TimeoutsOut,
+    TlsVersion, XdpConfig,
 };
 pub use ladder::{Codes, Contact, Rung, Topology, WayBack};
 pub use names::{Host, HostName, Mailbox, RouteDomain, Serial, Word};

@@ -8,8 +8,8 @@ use toml_span::{ErrorKind, Value as Toml};
 use super::keys::{
     AdminConfig, CertificateConfig, ClockConfig, DnsblConfig, HintsConfig, LimitsConfig,
     ListConfig, ListenerConfig, LogConfig, MetricsConfig, NodeConfig, PolicyConfig, ResolverConfig,
-    RetryConfig, RouteHost, RouteKeys, SECTIONS, SpoolConfig, TimeoutsIn, TimeoutsOut, TlsKeys,
-    XdpConfig,
+    RetryConfig, RouteFallback, RouteHost, RouteKeys, SECTIONS, SpoolConfig, TimeoutsIn,
+    TimeoutsOut, TlsKeys, XdpConfig,
 };
 use super::section::{Notes, Part, Read, below, read_many, read_one, suggestion};
 
@@ -43,6 +43,7 @@ pub(super) struct Raw {
 pub(super) struct RawRoute {
     pub(super) route: Read<RouteKeys>,
     pub(super) hosts: Vec<Read<RouteHost>>,
+    pub(super) fallback: Vec<Read<RouteFallback>>,
 }
 
 impl Raw {
@@ -92,7 +93,11 @@ fn routes(root: &Toml<'_>, notes: &mut Notes<'_>) -> Option<Vec<RawRoute>> {
     let routes = read_many::<RouteKeys>(Some(root), SECTIONS, notes)?;
     let all: Vec<Option<RawRoute>> = routes
         .into_iter()
-        .map(|(route, table)| Some(RawRoute { route, hosts: many(Some(table), notes)? }))
+        .map(|(route, table)| {
+            let hosts = many(Some(table), notes);
+            let fallback = many(Some(table), notes);
+            Some(RawRoute { route, hosts: hosts?, fallback: fallback? })
+        })
         .collect();
     all.into_iter().collect()
 }

@@ -175,6 +175,11 @@ impl Outward {
         }
     }
 
+    /// The records of one type that a name has.
+    pub async fn records(&self, question: &Question) -> Outcome {
+        ask(&self.any, question).await.unwrap_or(Outcome::Failed(Failure::Timeout))
+    }
+
     /// Asks over TCP what a core could not learn over UDP ([`Outcome::NeedsTcp`], which never comes
     /// back from here).
     pub async fn over_tcp(&self, question: &Question) -> Outcome {

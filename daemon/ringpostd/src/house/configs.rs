@@ -21,7 +21,7 @@ use control::{
 use super::House;
 use super::reload;
 use super::state::{self, Caller, write_whole};
-use crate::config::{self, Config};
+use crate::config;
 use crate::events::{Alarm, Note};
 
 /// Configs that are kept.
@@ -125,8 +125,13 @@ impl House {
             None => self.facts.config_file.clone(),
             Some(number) => {
                 let found = kept(folder).into_iter().find(|kept| kept.number == number);
-                let none =
-                    || Failure::new(FailureCode::NotFound, "no such config", "`settings history`");
+                let none = || {
+                    Failure::new(
+                        FailureCode::NotFound,
+                        "no such config",
+                        "`ringpost config history`",
+                    )
+                };
                 found.ok_or_else(none)?.path
             }
         };
@@ -167,7 +172,12 @@ impl House {
             Err(problems) => Err(refuse(&problems.join("; "), "nothing was changed")),
             Ok(prepared) => {
                 let changed = reload::changes(&orders.config, &prepared.config);
-                let mut notes = lockouts(&orders.config, &prepared.config);
+                let mut notes = config::lockouts(&orders.config, &prepared.config);
+                if prepared.config.admin != orders.config.admin {
+                    let text = "[admin] would change: the operator could be locked out; edit the \
+                                file and start anew";
+                    notes.push(text.to_owned());
+                }
                 if !notes.is_empty() {
                     return Err(refuse(&notes.join("; "), "nothing was changed"));
                 }
@@ -192,7 +202,7 @@ impl House {
         who: Caller,
     ) -> Result<Reply, Failure> {
         if pending(folder).is_some() {
-            let advice = "`settings confirm` keeps it, `settings rollback` takes it back";
+            let advice = "`ringpost config confirm` keeps it, `config rollback` takes it back";
             return Err(refuse("a config waits to be confirmed", advice));
         }
         let candidate = folder.join("candidate.toml");
@@ -218,10 +228,13 @@ impl House {
         let text = if minutes > 0 {
             Rc::clone(self).take_back_later();
             format!(
-                "config {number} is in force for {minutes} minutes: `settings confirm` keeps it"
+                "config {number} is in force for {minutes} minutes: `ringpost config confirm` \
+                 keeps it"
             )
         } else {
-            format!("config {number} is in force; `settings rollback {before}` takes it back")
+            format!(
+                "config {number} is in force; `ringpost config rollback {before}` takes it back"
+            )
         };
         Ok(Reply::Done { message: Text::cut(&text) })
     }
@@ -242,7 +255,7 @@ impl House {
 
     fn confirm(&self, folder: &Path, who: Caller) -> Result<Reply, Failure> {
         if pending(folder).is_none() {
-            return Err(refuse("no config waits to be confirmed", "`settings history`"));
+            return Err(refuse("no config waits to be confirmed", "`ringpost config history`"));
         }
         self.audit(who, "config confirm")?;
         fs::remove_file(folder.join(PENDING)).map_err(|error| refuse(&error.to_string(), ""))?;
@@ -252,16 +265,33 @@ impl House {
     async fn rolled_back(
         self: &Rc<Self>,
         folder: &Path,
-        number: u32,
+        number: Option<u32>,
         who: Caller,
     ) -> Result<Reply, Failure> {
+        let number = match number {
+            Some(number) => number,
+            None => self.before(folder)?,
+        };
         self.audit(who, &format!("config rollback {number}"))?;
         self.roll_back(folder, number).await?;
         Ok(Reply::Done { message: Text::cut(&format!("config {number} is in force again")) })
     }
 
+    /// The config that was in force before: the one that waits for a confirmation, or the newest
+    /// that differs.
+    fn before(&self, folder: &Path) -> Result<u32, Failure> {
+        if let Some((number, _)) = pending(folder) {
+            return Ok(number);
+        }
+        let now = fs::read_to_string(&self.facts.config_file).unwrap_or_default();
+        let other = |kept: &Kept| fs::read_to_string(&kept.path).is_ok_and(|text| text != now);
+        let none = || Failure::new(FailureCode::NotFound, "no config was in force before", "");
+        kept(folder).into_iter().rev().find(other).map(|kept| kept.number).ok_or_else(none)
+    }
+
     async fn roll_back(self: &Rc<Self>, folder: &Path, number: u32) -> Result<(), Failure> {
-        let none = || Failure::new(FailureCode::NotFound, "no such config", "`settings history`");
+        let none =
+            || Failure::new(FailureCode::NotFound, "no such config", "`ringpost config history`");
         let kept = kept(folder).into_iter().find(|kept| kept.number == number).ok_or_else(none)?;
         let failed = |error: io::Error| refuse(&error.to_string(), "");
         let text = fs::read_to_string(&kept.path).map_err(failed)?;
@@ -299,28 +329,6 @@ impl House {
             }
         });
     }
-}
-
-/// What would leave the operator outside, or mail without a guard.
-fn lockouts(old: &Config, new: &Config) -> Vec<String> {
-    let mut why = Vec::new();
-    if new.admin.socket.is_none() || new.admin != old.admin {
-        why.push(
-            "[admin] would change: the operator could be locked out; edit the file".to_owned(),
-        );
-    }
-    for network in new.policy.relay_networks.iter() {
-        let known = old.policy.relay_networks.contains(network);
-        let private = match network.address() {
-            std::net::IpAddr::V4(v4) => v4.is_private() || v4.is_loopback() || v4.is_link_local(),
-            std::net::IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local(),
-        };
-        let wide = if network.address().is_ipv4() { 16 } else { 32 };
-        if !known && !private && network.prefix() < wide {
-            why.push(format!("{network} in relay_networks opens a relay to much of the Internet"));
-        }
-    }
-    why
 }
 
 fn history_shown(folder: &Path) -> Reply {

@@ -161,6 +161,27 @@ impl Tables {
         })
     }
 
+    /// Puts a hint of a dump back; why not.
+    ///
+    /// # Errors
+    /// What speaks against it.
+    pub(super) fn load(&self, hint: &Hint, wall_us: u64) -> Result<(), String> {
+        let kind = Kind::from_name(&hint.kind).ok_or("no such kind of hint")?;
+        let blank = Value::blank(kind).filter(|_| kind != Kind::Note && !kind.is_rate());
+        let mut value = blank.ok_or("hints of this kind are not put back")?;
+        for field in hint.fields.iter() {
+            let bad = |bad| format!("{}: {bad}", &*field.name);
+            value.set(&field.name, field.number).map_err(bad)?;
+        }
+        if let Value::Retry(retry) = &mut value {
+            let hints::retry::Reply { code, enhanced, .. } = retry.reply;
+            retry.reply = hints::retry::Reply::new(code, enhanced, hint.text.as_bytes());
+        }
+        let life_us = hint.expires_s.saturating_mul(SECOND_US).min(hints::limits::LIFE_US_MAX);
+        let put = self.change(kind, &octets(&hint.key), What::Put(value, life_us), wall_us);
+        if put { Ok(()) } else { Err("its core is busy".to_owned()) }
+    }
+
     pub(super) fn change(&self, kind: Kind, key: &[u8], what: What, wall_us: u64) -> bool {
         let Some(change) = self.hints.change(kind, key, what, wall_us) else { return false };
         let owner = ShardSet::owner(change.shard(), self.cores.len());

@@ -138,7 +138,7 @@ impl House {
         out.page()
     }
 
-    async fn look_up(self: &Rc<Self>, what: &str, wall_us: u64) -> Reply {
+    pub(super) async fn look_up(self: &Rc<Self>, what: &str, wall_us: u64) -> Reply {
         if let Ok(address) = client(what) {
             return self.look_at(address, wall_us).await;
         }

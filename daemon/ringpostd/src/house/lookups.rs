@@ -143,6 +143,13 @@ impl Lookups {
         answer.unwrap_or_else(|| AddressAnswer::Temporary("no answer in time".into()))
     }
 
+    /// The records of one type that a name has, for the operator.
+    pub(super) async fn ask_records(&self, question: &Question) -> Outcome {
+        let outward = Rc::clone(&self.outward.borrow());
+        let answer = self.limited(outward.records(question)).await;
+        answer.unwrap_or(Outcome::Failed(Failure::Timeout))
+    }
+
     async fn limited<T>(&self, asking: impl Future<Output = T>) -> Option<T> {
         let asking = async {
             let _permit = self.permits.acquire().await.expect("never closed");

@@ -1,4 +1,6 @@
 //! What a status says of the machine and of the last minutes.
+//!
+//! *Not here*: a disk's health: it takes a program and rights that the daemon has not (`ringpost`).
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -58,7 +60,22 @@ fn device(place: &Path) -> String {
         Some("1") => "rotating",
         _ => "solid",
     };
-    format!("{name}: device {major}:{minor}, {turns}, write cache {cache}")
+    let model = ["model", "device/model"].into_iter().find_map(|file| {
+        [sys.join("device").join(file), sys.join("../device").join(file), sys.join(file)]
+            .iter()
+            .find_map(|path| read(path))
+    });
+    let model = model.map_or_else(String::new, |model| format!(", {model}"));
+    let disk = disk_of(&sys);
+    let disk_name = disk.as_deref().unwrap_or("?");
+    format!("{name}: {disk_name} ({major}:{minor}){model}, {turns}, write cache {cache}")
+}
+
+/// The whole disk of a partition or disk, by the kernel's name.
+fn disk_of(sys: &Path) -> Option<String> {
+    let place = fs::canonicalize(sys).ok()?;
+    let disk = if place.join("partition").exists() { place.parent()? } else { &place };
+    Some(disk.file_name()?.to_string_lossy().into_owned())
 }
 
 /// State and speed of each network link but the loopback.

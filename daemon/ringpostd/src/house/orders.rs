@@ -23,6 +23,31 @@ impl House {
         })
     }
 
+    /// Writes down the acts that have no line of their own in the audit log. What stops the daemon
+    /// or reads its config is done even if that cannot be written: it may be the way out.
+    pub(super) fn audit_act(&self, request: &Request, who: Caller) -> Result<(), Failure> {
+        let what = match request {
+            Request::Reload | Request::Drain => {
+                let _ = self.audit(who, request.name());
+                return Ok(());
+            }
+            Request::HintsDelete(of) => format!("hints delete {} {}", &*of.kind, &*of.key),
+            Request::HintsSet { of, fields, life_s } => {
+                let fields =
+                    fields.iter().map(|field| format!(" {}={}", &*field.name, field.number));
+                let fields: String = fields.collect();
+                format!("hints set {} {}{fields} for {life_s} s", &*of.kind, &*of.key)
+            }
+            Request::HintsLoad { hints } => format!("hints load of {}", hints.len()),
+            Request::HintsTidy => "hints tidy".to_owned(),
+            Request::Trace { network, seconds } => format!("trace {} {seconds} s", &**network),
+            Request::Xdp(act) if !act.is_read_only() => format!("xdp {act:?}"),
+            Request::QueueRead { id, part: 0 } => format!("queue export {}", &**id),
+            _ => return Ok(()),
+        };
+        self.audit(who, &what)
+    }
+
     /// All standing orders.
     pub(super) fn rules_shown(&self) -> Reply {
         let rules = Arc::clone(&self.orders.borrow().rules);

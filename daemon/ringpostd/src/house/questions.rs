@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use control::{
     Backlog, Failure, FailureCode, Ledger, List, QueueEntry, QueuePage, Reply, Request, Rows,
-    Status, Summary,
+    Status, Summary, Top, Tops,
 };
 use engine::MailboxSender;
 use spool::id::{MessageId, TransactionId};
@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 
 use crate::admin::order;
 use crate::post::ToCore;
+use crate::recorder::sorted;
 
 use super::limits::{ANSWER_WAIT, QUESTIONS_MAX};
 
@@ -316,6 +317,26 @@ pub(super) fn summary(parts: Parts) -> Result<Summary, Failure> {
     let mut hops: Vec<Backlog> = hops.into_values().collect();
     hops.sort_by(|a, b| b.messages.cmp(&a.messages).then_with(|| a.next_hop.cmp(&b.next_hop)));
     Ok(Summary { total, next_hops: List::cut(hops) })
+}
+
+/// The counts of all cores together.
+///
+/// # Errors
+/// A core that did not answer, or could not.
+pub(super) fn tops(parts: Parts) -> Result<Tops, Failure> {
+    let mut rows: HashMap<String, Top> = HashMap::new();
+    let mut seconds = u64::MAX;
+    for part in all(parts)? {
+        if let Reply::Tops(part) = part {
+            seconds = seconds.min(part.seconds);
+            for row in part.rows.iter() {
+                let sum = rows.entry(row.name.to_string()).or_default();
+                sum.join(row);
+                sum.name = row.name.clone();
+            }
+        }
+    }
+    Ok(sorted(rows.into_values().collect(), seconds))
 }
 
 fn join(sum: &mut Backlog, part: &Backlog) {

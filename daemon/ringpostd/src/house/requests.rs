@@ -1,6 +1,7 @@
 //! Requests of the admin tool: each to where it is answered, and back.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,9 +15,9 @@ use tokio::net::TcpListener;
 
 use crate::config::{Durability, LogConfig};
 use crate::dnsbl::Zones;
-use crate::events::Note;
+use crate::events::{Note, Phase};
 use crate::maillog::rotation::Rules;
-use crate::metrics::{self, Gauge};
+use crate::metrics::{self, Counter, Gauge};
 use crate::post::{Orders, ToCore};
 
 use super::console::{self, Console};
@@ -135,6 +136,9 @@ impl House {
     /// Answers one request.
     async fn answer(self: &Rc<Self>, request: Request, who: Caller) -> Reply {
         let wall_us = engine::wall_us();
+        if let Err(failure) = self.audit_act(&request, who) {
+            return Reply::Failure(failure);
+        }
         match request {
             Request::Version => Reply::Version(self.version()),
             Request::Status => self.status().await,
@@ -160,12 +164,11 @@ impl House {
                 let message = "this version logs every event of mail, and has no levels";
                 Reply::Failure(Failure::new(FailureCode::Refused, message, ""))
             }
-            Request::HintsList(filter) => self.tables.list(&filter, wall_us),
-            Request::HintsGet(key) => self.tables.get(&key, wall_us),
-            Request::HintsDelete(key) => self.tables.delete(&key, wall_us),
-            Request::HintsSet { of, fields, life_s } => {
-                self.tables.set(&of, &fields, life_s, wall_us)
-            }
+            Request::HintsList(_)
+            | Request::HintsGet(_)
+            | Request::HintsDelete(_)
+            | Request::HintsSet { .. }
+            | Request::HintsLoad { .. } => self.of_hints(&request, wall_us),
             Request::HintsTidy => self.hints_tidy(wall_us).await,
             Request::Xdp(request) => self.ladder(request, wall_us).await,
             Request::Why(filter) => self.why(filter).await,
@@ -175,6 +178,10 @@ impl House {
                 of(parts.and_then(questions::summary), |summary| Reply::Summary(Box::new(summary)))
             }
             Request::QueueAct(act) => self.queue_act(act, who).await,
+            Request::Tops(filter) => {
+                let parts = self.questions.ask_for(0, Request::Tops(filter), ACT_WAIT).await;
+                of(parts.and_then(questions::tops), |tops| Reply::Tops(Box::new(tops)))
+            }
             Request::Sessions => {
                 let parts = self.questions.ask(Request::Sessions).await;
                 of(parts.and_then(questions::rows), |rows| Reply::Rows(Box::new(rows)))
@@ -218,6 +225,33 @@ impl House {
         of(parts.and_then(|parts| questions::queue(parts, most)), Reply::Queue)
     }
 
+    fn of_hints(&self, request: &Request, wall_us: u64) -> Reply {
+        match request {
+            Request::HintsList(filter) => self.tables.list(filter, wall_us),
+            Request::HintsGet(key) => self.tables.get(key, wall_us),
+            Request::HintsDelete(key) => self.tables.delete(key, wall_us),
+            Request::HintsSet { of, fields, life_s } => {
+                self.tables.set(of, fields, *life_s, wall_us)
+            }
+            Request::HintsLoad { hints } => self.hints_load(hints, wall_us),
+            _ => Reply::Failure(Failure::new(FailureCode::Internal, "this is of no hint", "")),
+        }
+    }
+
+    /// Puts hints back, and says of how many it could not be done and why.
+    fn hints_load(&self, hints: &[control::Hint], wall_us: u64) -> Reply {
+        let (mut done, mut failed) = (0, BTreeMap::<String, u64>::new());
+        for hint in hints {
+            match self.tables.load(hint, wall_us) {
+                Ok(()) => done += 1,
+                Err(why) => *failed.entry(format!("{}: {why}", &*hint.kind)).or_default() += 1,
+            }
+        }
+        let mut rows = vec![vec![done.to_string(), "put back".to_owned()]];
+        rows.extend(failed.into_iter().map(|(why, count)| vec![count.to_string(), why]));
+        Reply::Rows(Box::new(control::Rows::new(&["hints", "what"]).with(rows)))
+    }
+
     async fn hints_tidy(&self, wall_us: u64) -> Reply {
         let rates = u64::from(self.hints.tidy_rates(wall_us));
         let parts = self.questions.ask(Request::HintsTidy).await;
@@ -240,19 +274,29 @@ impl House {
             let beats = states.get(usize::from(core.core)).and_then(|core| core.beats.as_ref());
             beats.map_or(0, |beats| now_us.saturating_sub(beats.last_turn_us()) / 1_000)
         };
+        self.views.borrow_mut().iter_mut().for_each(|view| view.collect(now_us));
         let views = self.views.borrow();
         let sessions_max = self.orders.borrow().config.node.sessions_max;
         let each_max = sessions_max.div_ceil(u32::try_from(self.loads.len()).unwrap_or(1).max(1));
         let load = |number: usize| self.loads.get(number).map_or(0, |n| n.load(Ordering::Relaxed));
         let cores = status.cores.iter().map(|core| {
             let number = usize::from(core.core);
-            let outbound = views.get(number).map_or(0, |view| view.gauge(Gauge::Hops));
-            control::Core {
+            let core = control::Core {
                 turned_ms: turned_ms(core),
                 sessions: load(number),
                 sessions_max: each_max,
-                outbound: u32::try_from(outbound).unwrap_or(u32::MAX),
                 ..*core
+            };
+            let Some(view) = views.get(number) else { return core };
+            control::Core {
+                outbound: u32::try_from(view.gauge(Gauge::Hops)).unwrap_or(u32::MAX),
+                connections: view.counter(Counter::Connections),
+                refused: view.refused(),
+                relayed: view.counter(Counter::RecipientsRelayed),
+                deferred: view.deferred(),
+                commit_p50_us: view.quantile_us(Phase::Commit, 0.5),
+                commit_p99_us: view.quantile_us(Phase::Commit, 0.99),
+                ..core
             }
         });
         status.cores = List::cut(cores.collect::<Vec<_>>());

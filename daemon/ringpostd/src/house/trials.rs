@@ -33,6 +33,7 @@ impl House {
         match test {
             Test::Dns(name) => self.test_dns(&name).await,
             Test::Backend(host) => self.test_backend(&host).await,
+            Test::Spf { ip, helo, from } => self.spf(&ip, &helo, &from).await,
             Test::Route(_) | Test::Verify(_) => {
                 let message = "this is a core's to answer";
                 Reply::Failure(Failure::new(FailureCode::Internal, message, ""))

@@ -2,12 +2,13 @@
 //! files know of one id, address or client, in one answer.
 
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use control::limits::STORY_LINES_MAX;
 use control::{
     Failure, FailureCode, List, LogFilter, QueueEntry, QueueFilter, QueueMessage, RecipientState,
-    Reply, Request, Story, StoryLine, Text, WhyFilter,
+    Reply, Request, Story, StoryLine, Text, WhyFilter, XdpLine,
 };
 use hints::{Kind, client_key};
 
@@ -30,8 +31,23 @@ fn line(source: &str, id: &str, what: &str, text: &str) -> StoryLine {
     }
 }
 
+/// Eight hexadecimal digits, as the filter's refusals carry them.
+fn is_filter_id(text: &str) -> bool {
+    text.len() == 8 && text.bytes().all(|octet| octet.is_ascii_hexdigit())
+}
+
+fn of_filter(of: &XdpLine) -> StoryLine {
+    line("xdp", "", "listed", &format!("{}: {}", &*of.name, &*of.value))
+}
+
 impl House {
-    pub(super) async fn why(&self, filter: WhyFilter) -> Reply {
+    pub(super) async fn why(self: &Rc<Self>, mut filter: WhyFilter) -> Reply {
+        if is_filter_id(&filter.what) {
+            match self.of_filter_id(&filter.what).await {
+                Ok(address) => filter.what = address,
+                Err(reply) => return *reply,
+            }
+        }
         let Some(wanted) = Wanted::parse(&filter.what) else {
             let message = "this is no id, no mail address, no IP address and no network";
             let advice = "an id stands in every reply and every log line";
@@ -61,6 +77,7 @@ impl House {
             }
             logged.append(&mut lines);
             lines = logged;
+            lines.extend(self.listed(&wanted).await);
             self.queued(&wanted, &mut lines, &mut sums).await;
             self.hinted(&wanted, &mut lines);
             conclude(&lines, &mut sums);
@@ -77,6 +94,39 @@ impl House {
             left_out,
             next: None,
         }))
+    }
+
+    /// The client that an entry of the filter's tables is about, whose number the filter's own 554
+    /// carries; else the whole answer.
+    async fn of_filter_id(
+        self: &Rc<Self>,
+        id: &str,
+    ) -> Result<Text<{ control::limits::ADDRESS_OCTETS_MAX }>, Box<Reply>> {
+        let page = match self.look_up(id, engine::wall_us()).await {
+            Reply::Xdp(page) => page,
+            other => return Err(Box::new(other)),
+        };
+        let address = page.lines.iter().find(|line| *line.name == *"address");
+        address.map(|address| Text::cut(&address.value)).ok_or_else(|| {
+            let (about, lines) = (Text::cut(id), List::cut(page.lines.iter().map(of_filter)));
+            Box::new(Reply::Story(Box::new(Story { about, lines, ..Story::default() })))
+        })
+    }
+
+    /// What lists, bans and the filter have of one client.
+    async fn listed(self: &Rc<Self>, wanted: &Wanted) -> Vec<StoryLine> {
+        let Wanted::Network(network) = wanted else { return Vec::new() };
+        if network.prefix() < if network.address().is_ipv4() { 32 } else { 128 } {
+            return Vec::new();
+        }
+        let address = network.address().to_string();
+        let Reply::Xdp(page) = self.look_up(&address, engine::wall_us()).await else {
+            return Vec::new();
+        };
+        let telling = |line: &&XdpLine| {
+            *line.name != *"address" && (&*line.name, &*line.value) != ("ban", "none")
+        };
+        page.lines.iter().filter(telling).map(of_filter).collect()
     }
 
     /// Lines of the log files.

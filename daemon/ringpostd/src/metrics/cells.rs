@@ -235,6 +235,14 @@ impl Family {
         REFUSED + stage.index() * REASON.values + reason.index()
     }
 
+    pub(super) const fn refused_all() -> std::ops::Range<usize> {
+        REFUSED..LIMITS
+    }
+
+    pub(super) const fn deferred_all() -> std::ops::Range<usize> {
+        DEFERRED..BOUNCED
+    }
+
     pub(super) const fn limit(reason: Reason) -> usize {
         LIMITS + reason.index()
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use smtp::client::TlsPolicy;
 
 use super::{Host, NextHop, Route, Tier};
-use crate::config::{self, RouteConfig, RouteDomain, RouteTls};
+use crate::config::{self, RouteConfig, RouteDomain, RouteFallback, RouteTls};
 
 /// All routes of a config.
 #[derive(Debug, Clone, Default)]
@@ -44,6 +44,27 @@ impl Table {
     }
 }
 
+fn host_of(host: &config::Host, port: u16, priority: u32, weight: u32) -> Host {
+    let address = match host {
+        config::Host::Name(_) => None,
+        config::Host::Address(address) => Some(*address),
+    };
+    Host { name: host.to_string().into(), address, port, priority, weight }
+}
+
+/// One tier for each age.
+fn fallbacks(config: &RouteConfig, tls: TlsPolicy) -> Vec<Tier> {
+    let same_age = |a: &RouteFallback, b: &RouteFallback| a.after_s.us() == b.after_s.us();
+    let tier = |hosts: &[RouteFallback]| Tier {
+        from_age_us: hosts.first().map_or(0, |host| host.after_s.us()),
+        next_hop: NextHop::Hosts(
+            hosts.iter().map(|host| host_of(&host.host, host.port, 0, 1)).collect(),
+        ),
+        tls,
+    };
+    config.fallback.chunk_by(same_age).map(tier).collect()
+}
+
 fn route(config: &RouteConfig) -> Route {
     let next_hop = match &config.next_hop {
         config::NextHop::Mx => NextHop::Mx,
@@ -51,16 +72,7 @@ fn route(config: &RouteConfig) -> Route {
         config::NextHop::Hosts(hosts) => NextHop::Hosts(
             hosts
                 .iter()
-                .map(|host| Host {
-                    name: host.host.to_string().into(),
-                    address: match host.host {
-                        config::Host::Name(_) => None,
-                        config::Host::Address(address) => Some(address),
-                    },
-                    port: host.port,
-                    priority: host.priority,
-                    weight: host.weight,
-                })
+                .map(|host| host_of(&host.host, host.port, host.priority, host.weight))
                 .collect(),
         ),
     };
@@ -71,7 +83,9 @@ fn route(config: &RouteConfig) -> Route {
     };
     Route {
         name: config.name.as_str().into(),
-        tiers: [Tier { from_age_us: 0, next_hop, tls }].into(),
+        tiers: std::iter::once(Tier { from_age_us: 0, next_hop, tls })
+            .chain(fallbacks(config, tls))
+            .collect(),
         connections_max: config.connections_max,
     }
 }

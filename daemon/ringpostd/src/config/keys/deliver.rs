@@ -66,6 +66,19 @@ section! {
 }
 
 section! {
+    /// A host for mail that has waited so long: a fallback server that keeps what the hosts of the
+    /// route do not take. Hosts of one age are one tier; `ringpost queue fallback` goes there now.
+    "route.fallback" Many Reload pub struct RouteFallback {
+        /// Age of the mail from which on it goes there.
+        after_s: Seconds = default("21600"), within(limits::WAIT_MS_MIN, 30 * limits::DAY_MS, "s");
+        /// Name or address.
+        host: Host = Required, FREE;
+        /// TCP port.
+        port: u16 = default("25"), within(1, u16::MAX as u64, "");
+    }
+}
+
+section! {
     /// When mail that could not be relayed is tried again, and when it is given up.
     "retry" One Reload pub struct RetryConfig {
         /// Wait after the first failure.

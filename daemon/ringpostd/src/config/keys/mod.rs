@@ -6,7 +6,9 @@ mod keep;
 mod manage;
 mod receive;
 
-pub use deliver::{Discard, ResolverConfig, RetryConfig, RouteHost, RouteTls, TimeoutsOut};
+pub use deliver::{
+    Discard, ResolverConfig, RetryConfig, RouteFallback, RouteHost, RouteTls, TimeoutsOut,
+};
 pub use filter::{DnsblConfig, ListConfig, ListFormat, XdpConfig};
 pub use keep::{Durability, HintsConfig, LogConfig, LogFormat, SpoolConfig};
 pub use manage::{AdminConfig, ClockConfig, MetricsConfig, NodeConfig};
@@ -34,6 +36,7 @@ pub(super) const SECTIONS: &[&Section] = &[
     DnsblConfig::SECTION,
     RouteKeys::SECTION,
     RouteHost::SECTION,
+    RouteFallback::SECTION,
     RetryConfig::SECTION,
     TimeoutsOut::SECTION,
     ResolverConfig::SECTION,
