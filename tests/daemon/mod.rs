@@ -22,6 +22,7 @@ mod ladder;
 mod limits;
 mod logs;
 mod mx;
+mod offline;
 mod receive;
 mod recovered;
 mod relay;

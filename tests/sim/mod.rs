@@ -11,10 +11,13 @@ mod notes;
 mod truth;
 mod session;
 mod hop;
+mod common;
 mod core;
+mod relay;
 mod rows;
 mod planted;
 mod world;
+mod mirror;
 mod space;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -69,7 +72,12 @@ fn many(seeds: u64, planted: Planted, failures_max: usize) -> Outcome {
             let mut all = all.lock().expect("nobody panics with it");
             match result {
                 Ok(reached) => all.0.add(&reached),
-                Err(text) => all.1.push((seed, text)),
+                Err(text) => {
+                    if planted == Planted::Nothing {
+                        println!("seed {seed}: {text}");
+                    }
+                    all.1.push((seed, text));
+                }
             }
             if all.1.len() >= failures_max {
                 next.store(seeds, Ordering::Relaxed);
@@ -150,6 +158,11 @@ fn planted_reuse_of_a_done_first_is_caught() {
 #[test]
 fn planted_append_to_a_recovered_tail_is_caught() {
     is_caught(Planted::TailAppended);
+}
+
+#[test]
+fn planted_degraded_mirror_without_its_generation_is_caught() {
+    is_caught(Planted::NoGeneration);
 }
 
 #[test]

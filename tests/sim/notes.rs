@@ -35,6 +35,8 @@ pub(super) enum What {
     Header(SegmentHeader),
     Footer(SegmentRef, u64),
     Batch(Box<BatchNote>),
+    /// A piece copied to a member that is being filled.
+    Copied,
 }
 
 /// One write of this life.
@@ -57,7 +59,7 @@ impl Note {
     pub(super) fn batch(&self) -> Option<&BatchNote> {
         match &self.what {
             What::Batch(batch) => Some(batch),
-            What::Header(_) | What::Footer(..) => None,
+            What::Header(_) | What::Footer(..) | What::Copied => None,
         }
     }
 }
@@ -67,6 +69,8 @@ impl Note {
 pub(super) struct Notes {
     pub(super) all: Vec<Note>,
     pub(super) no_epoch: bool,
+    /// Members that are being filled.
+    pub(super) filling: Vec<Member>,
 }
 
 impl Notes {
@@ -90,7 +94,7 @@ impl Notes {
         let of = |n: &Note| match &n.what {
             What::Batch(b) => b.header.durable_through,
             What::Header(h) => h.durable_through,
-            What::Footer(..) => 0,
+            What::Footer(..) | What::Copied => 0,
         };
         self.durable().map(of).max().unwrap_or(0)
     }
@@ -109,7 +113,8 @@ impl Disk for Watched<'_> {
         if self.notes.no_epoch {
             forget_epoch(&mut buffer.bytes_mut()[..to.bytes]);
         }
-        let what = read(&buffer.bytes()[..to.bytes]);
+        let copied = matches!(to.members, [Some(m), None] if self.notes.filling.contains(&m));
+        let what = if copied { What::Copied } else { read(&buffer.bytes()[..to.bytes]) };
         let open = u8::try_from(to.members.iter().flatten().count()).expect("one or two");
         let WriteTo { members, offset, bytes } = to;
         self.notes.all.push(Note { token, members, offset, bytes, what, open, failed: false });
@@ -118,6 +123,10 @@ impl Disk for Watched<'_> {
 
     fn read(&mut self, token: Token, member: Member, offset: u64, bytes: usize) {
         self.disk.read(token, member, offset, bytes);
+    }
+
+    fn abandon(&mut self, member: Member) {
+        self.disk.abandon(member);
     }
 }
 

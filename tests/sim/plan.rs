@@ -17,6 +17,8 @@ pub(super) enum Planted {
     DoneFirst,
     /// A new run goes on behind the tail that recovery found.
     TailAppended,
+    /// A member that fails is left out before the generation without it is durable.
+    NoGeneration,
     /// DSN and DONE in two batches.
     TwoBatches,
     /// Mail expires by a clock in doubt.
@@ -110,6 +112,8 @@ pub(super) struct Plan {
     pub(super) clock_steps: bool,
     pub(super) operator_in: u64,
     pub(super) rot_in: u64,
+    /// A member of a mirror is lost for good, once in so many starts.
+    pub(super) lose_in: u64,
     pub(super) cut_format: bool,
     pub(super) cut_recovery_in: u64,
     pub(super) triggers: Vec<Trigger>,
@@ -141,6 +145,7 @@ impl Plan {
             stuck_us: 2_500_000,
             never_in: some(10, 150, 300),
             misdirect_in: if layout == Layout::Mirror { some(3, 40, 100) } else { 0 },
+            dies_after: if layout == Layout::One { 0 } else { some(4, 2, 150) },
             latency_us_max: 3_000,
             ..Faults::default()
         };
@@ -174,9 +179,10 @@ impl Plan {
             triggers.push(TRIGGERS[n]);
         }
         let tight = r.one_in(3);
-        let per_core = if tight { 5 + r.below(3) } else { 9 + r.below(8) };
+        let per_core = if tight { 6 + r.below(3) } else { 9 + r.below(8) };
         // Each error takes a segment out of use: such a log is not made tight as well.
-        let failing = faults.write_error_in > 0 || faults.short_write_in > 0;
+        let failing =
+            faults.write_error_in > 0 || faults.short_write_in > 0 || faults.dies_after > 0;
         let per_core = if failing { per_core + 8 } else { per_core };
         let per_device = u64::from(cores) * per_core / if layout == Layout::Stripe { 2 } else { 1 };
         let mut plan = Self {
@@ -185,7 +191,7 @@ impl Plan {
             layout,
             cores,
             cores_vary: r.one_in(4),
-            segments: u32::try_from(per_device.max(4)).expect("small"),
+            segments: u32::try_from(per_device.max(6)).expect("small"),
             messages: 100 + r.below(40),
             crashes,
             sessions: 4 + usize::try_from(r.below(28)).expect("small"),
@@ -202,6 +208,7 @@ impl Plan {
             clock_steps: r.one_in(4),
             operator_in: if r.one_in(2) { 5 + r.below(20) } else { 0 },
             rot_in: if r.one_in(4) { 2 } else { 0 },
+            lose_in: 0,
             cut_format: r.one_in(20),
             cut_recovery_in: if r.one_in(3) { 2 } else { 0 },
             triggers,
@@ -221,7 +228,16 @@ impl Plan {
             }
             Planted::TwoBatches => hops.message_never_in = 3,
             Planted::TailAppended => faults = Faults { latency_us_max: 3_000, ..Faults::default() },
+            Planted::NoGeneration => {
+                (plan.layout, faults.misdirect_in, faults.dies_after) = (Layout::Mirror, 0, 20);
+                plan.rot_in = 0;
+            }
             Planted::Nothing | Planted::NoSync | Planted::EarlyAnswer => {}
+        }
+        // What was misdirected, rotten or could not be read stands on one member only.
+        let whole = faults.misdirect_in == 0 && plan.rot_in == 0 && faults.read_error_in == 0;
+        if plan.layout == Layout::Mirror && whole && seed.is_multiple_of(2) == r.one_in(2) {
+            plan.lose_in = 2;
         }
         (plan.faults, plan.hops) = (faults, hops);
         plan

@@ -24,13 +24,14 @@ const FAULT_NAMES: [(&str, Fault); FAULTS] = [
     ("success-after-time-out", Fault::LateSuccess),
     ("stuck-for-ever", Fault::Never),
     ("misdirected", Fault::Misdirected),
+    ("member-died", Fault::Died),
     ("reordered", Fault::Reordered),
     ("torn", Fault::Torn),
     ("unsynced-lost", Fault::Lost),
 ];
 
 /// Faults that are none of the simulated disk's.
-pub(super) const MORE_FAULTS: [&str; 12] = [
+pub(super) const MORE_FAULTS: [&str; 15] = [
     "bit-rot",
     "bad-sector",
     "no-space",
@@ -43,6 +44,9 @@ pub(super) const MORE_FAULTS: [&str; 12] = [
     "hop-down",
     "mail-expired",
     "several-crashes-in-recovery",
+    "column-left",
+    "member-put-out",
+    "member-filled",
 ];
 
 /// How often each row and each fault was reached.
@@ -114,7 +118,7 @@ pub(super) fn at_cut(
         match &note.what {
             What::Header(_) => reached.row("open-torn"),
             What::Footer(..) if !all => reached.row("footer-torn"),
-            What::Footer(..) => {}
+            What::Footer(..) | What::Copied => {}
             What::Batch(batch) => {
                 reached.row(match (all || one, any) {
                     (true, _) => "batch-whole",
@@ -162,7 +166,7 @@ fn standing(reached: &mut Reached, notes: &Notes, watermark: u64, media: &[Optio
         match &note.what {
             What::Header(h) => opened.push((h.segment, h.epoch)),
             What::Footer(at, epoch) if stands(*at, *epoch) => reached.row("sealed"),
-            What::Footer(..) => {}
+            What::Footer(..) | What::Copied => {}
             What::Batch(b) => batch_stands(reached, b, watermark, &stands),
         }
     }
@@ -221,6 +225,6 @@ pub(super) fn batch_of(bytes: &[u8]) -> Option<BatchNote> {
     }
     match read(bytes) {
         What::Batch(batch) => Some(*batch),
-        What::Header(_) | What::Footer(..) => None,
+        What::Header(_) | What::Footer(..) | What::Copied => None,
     }
 }

@@ -13,9 +13,11 @@ use spool::recovery::{Options, Recovered, Report, inspect, recover, release};
 use spool::set::{Geometry, Seeds, Set, format};
 use spool::sim::{Faults, Random, SECTOR, SimDisk};
 
-use super::core::{Common, CoreSim};
+use super::common::Common;
+use super::core::CoreSim;
 use super::hop::{Both, Moods};
 use super::media::{Fuse, Medium};
+use super::mirror::Keeper;
 use super::notes::{Note, What};
 use super::plan::{Layout, Plan, Planted, SEGMENT_BYTES, Trigger};
 use super::planted;
@@ -30,11 +32,12 @@ const END_US: u64 = 1200 * 1_000_000;
 
 /// See the module.
 pub(super) struct World {
-    common: Common,
-    media: Vec<Medium>,
-    fuse: Rc<Fuse>,
-    cores: Vec<CoreSim>,
-    set: Option<Set<Medium>>,
+    pub(super) common: Common,
+    pub(super) media: Vec<Medium>,
+    pub(super) fuse: Rc<Fuse>,
+    pub(super) cores: Vec<CoreSim>,
+    pub(super) set: Option<Set<Medium>>,
+    pub(super) keeper: Keeper,
     wall_offset: i64,
     pub(super) reached: Reached,
     crashes: u64,
@@ -79,6 +82,7 @@ impl World {
             fuse,
             cores: Vec::new(),
             set: None,
+            keeper: Keeper::default(),
             wall_offset: 0,
             reached: Reached::default(),
             crashes: 0,
@@ -136,7 +140,7 @@ impl World {
             plan.cores
         };
         // A core needs segments of its own.
-        let most = u16::try_from(plan.segments / 4).expect("few").max(1);
+        let most = u16::try_from(plan.segments / 6).expect("few").max(1);
         let wall_us = self.wall();
         let generation = u128::from(self.common.random.next_u64());
         Options { cores: cores.min(most), pid: 99, wall_us, generation }
@@ -213,6 +217,7 @@ impl World {
     fn start(&mut self) {
         self.step_clock();
         self.common.wall_us = self.wall();
+        self.lose_member();
         let mut found = self.recover();
         self.check(&found);
         let newest = Some(found.report.newest_wall_us).filter(|t| *t > 0);
@@ -222,14 +227,19 @@ impl World {
             hot_age_us: plan.hot_age_us,
             ..LogConfig::default()
         };
-        let members: Vec<Option<Medium>> = found.set.members.clone();
+        let mut members: Vec<Option<Medium>> = found.set.members.clone();
+        for (member, joining) in members.iter_mut().zip(&found.set.joining) {
+            *member = member.take().or_else(|| joining.clone());
+        }
+        assert_eq!(found.report.joining_failed, [], "no faults here");
+        self.keeper.filling = !found.report.members_filling.is_empty();
         let calm = self.common.calm;
         let latency_us_max = plan.faults.latency_us_max;
         let mut faults = if calm { Faults::default() } else { plan.faults };
         faults.latency_us_max = latency_us_max;
         faults.lies = plan.planted == Planted::NoSync;
         faults.early = plan.planted == Planted::EarlyAnswer;
-        if plan.layout == Layout::Mirror {
+        if plan.layout == Layout::Mirror || plan.faults.dies_after > 0 {
             // One member alone fails: two would be more than a mirror promises to stand.
             faults.members = 1 << (plan.seed % 2);
         }
@@ -246,6 +256,7 @@ impl World {
             let disk = SimDisk::new(members.clone(), faults, self.common.random.next_u64());
             let number = u16::try_from(n).expect("few");
             let mut core = CoreSim::new(&self.common, number, found.run, log, disk, newest);
+            core.notes.filling.clone_from(&found.report.members_filling);
             lives.iter().for_each(|live| core.restore(&self.common, live));
             self.cores.push(core);
         }
@@ -312,6 +323,9 @@ impl World {
         loop {
             self.turn();
             let has_run = self.common.begun_life >= share;
+            if self.keeper.cut {
+                return;
+            }
             if has_run && late_us == u64::MAX {
                 late_us = self.common.now_us + 1_000_000 + self.common.random.below(8_000_000);
                 if trigger == Trigger::AnyTime {
@@ -345,6 +359,7 @@ impl World {
         for core in &mut self.cores {
             core.turn(&mut self.common);
         }
+        self.keep();
     }
 
     fn is_met(&self, trigger: Trigger) -> bool {
@@ -402,6 +417,7 @@ impl World {
             self.chunks_only(&core);
             at_cut(&mut self.reached, &core.notes, &remains, &core.disk.members);
             self.reached.disk(&core.disk.happened);
+            self.reached.fault("column-left", core.columns_left);
             self.rot(&core, &remains.iter().map(|r| r.offset).collect::<Vec<_>>());
             self.tail.cut(&core.notes);
         }
@@ -409,6 +425,7 @@ impl World {
             self.tail.append(&self.media);
         }
         self.set = None;
+        self.mirror_at_cut();
     }
 
     fn chunks_only(&mut self, core: &CoreSim) {
@@ -484,7 +501,7 @@ impl World {
         }
         while !self.cores.iter().all(|c| c.closed) {
             self.turn();
-            assert!(self.common.now_us < until, "it does not close");
+            assert!(self.common.now_us < until, "it does not close: {}", self.left());
         }
         self.common.truth.finished();
         for core in std::mem::take(&mut self.cores) {

@@ -74,7 +74,7 @@ const DAMAGE_TOLD_MAX: usize = 20;
 struct Started {
     plan: Plan,
     threads: Vec<JoinHandle<()>>,
-    set: Arc<Set<FileDevice>>,
+    set: Rc<RefCell<Set<FileDevice>>>,
 }
 
 /// Starts the daemon and runs it until it ends.
@@ -97,7 +97,7 @@ pub fn run(
                 // It has said that it stopped; a panic would have ended the process.
                 let _ = thread.join();
             }
-            release(set);
+            release(&mut set.borrow_mut());
             Ok(())
         }
         End::NotStarted(why) => Err(BootError::unavailable(why, "")),
@@ -108,9 +108,8 @@ pub fn run(
     }
 }
 
-fn release(set: Arc<Set<FileDevice>>) {
-    let released = Arc::into_inner(set).map(|mut set| store::release(&mut set));
-    if let Some(Err(error)) = released {
+fn release(set: &mut Set<FileDevice>) {
+    if let Err(error) = store::release(set) {
         eprintln!("ringpostd: the spool is closed, but not marked so: {error}");
     }
 }
@@ -195,9 +194,8 @@ fn start(
     let listed = read_lists(&config, &mut journal);
     let orders = first_orders(config, &certificates, &mut journal)?;
     let (house, mail) = mailbox()?;
-    let (journal, hints) = (Rc::new(RefCell::new(journal)), tables.hints);
+    let (journal, set, hints) = (shared(journal), shared(set), tables.hints);
     let loads: Loads = cpus.iter().map(|_| AtomicU32::new(0)).collect();
-    let set = Arc::new(set);
     let common = Common {
         probe,
         orders: Arc::clone(&orders),
@@ -208,7 +206,7 @@ fn start(
         fuse: Arc::clone(&listed.fuse),
         cores: ends.iter().map(|end| end.mailbox.clone()).collect(),
         house,
-        set: Arc::clone(&set),
+        set: Arc::new(twin(&set.borrow())?),
         run,
         newest_wall_us: (report.newest_wall_us > 0).then_some(report.newest_wall_us),
         tls: ClientTls::new(None).map_err(|error| BootError::config(error, ""))?,
@@ -230,6 +228,7 @@ fn start(
         loads,
         gate: None,
         listed,
+        set: Rc::clone(&set),
     };
     Ok(Started { plan, threads, set })
 }
@@ -266,6 +265,14 @@ fn launch(common: &Common, cpus: &[usize], parts: Parts) -> Result<Vec<JoinHandl
         threads.push(spawn(common.clone(), own)?);
     }
     Ok(threads)
+}
+
+fn shared<T>(value: T) -> Rc<RefCell<T>> {
+    Rc::new(RefCell::new(value))
+}
+
+fn twin(set: &Set<FileDevice>) -> Result<Set<FileDevice>, BootError> {
+    set.duplicate().map_err(|error| BootError::os(error, "raise RLIMIT_NOFILE"))
 }
 
 fn sessions(config: &Config) -> Result<Arc<Sessions>, BootError> {
@@ -407,8 +414,18 @@ fn lasting_alarms(report: &Report) -> Vec<String> {
         lines.push(format!("{} places of the spool cannot be read", report.damage.len()));
     }
     for member in &report.members_out {
-        lines.push(format!("device {member} of the spool is out: mail has one copy only"));
+        let what = if report.members_alone.contains(member) {
+            "is out: it went on alone, and has mail that is nowhere else; export it with `ringpost \
+             spool`, then blank it"
+        } else if report.members_filling.contains(member) {
+            "is being filled: mail has one copy only"
+        } else {
+            "is out: mail has one copy only"
+        };
+        lines.push(format!("device {member} of the spool {what}"));
     }
+    let failed = report.joining_failed.iter();
+    lines.extend(failed.map(|error| format!("spool {error}: it cannot be filled")));
     if !report.ledger_agrees() {
         lines.push(format!(
             "the ledger does not agree with the log: {:?}, counted {:?}",

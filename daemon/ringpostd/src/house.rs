@@ -59,6 +59,7 @@ mod filter;
 mod bans;
 
 mod ladder;
+mod devices;
 
 mod chores;
 
@@ -79,6 +80,8 @@ use std::time::Duration;
 
 use control::{Ledger, RunState};
 use engine::{Heartbeat, MailboxReceiver, MailboxSender};
+use spool::file::FileDevice;
+use spool::set::Set;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::TcpListener;
@@ -93,6 +96,7 @@ use crate::tls::Tickets;
 use self::hints::Tables;
 use certificates::Certificates;
 use console::Console;
+use devices::Absent;
 use feeds::Listed;
 use filter::Filter;
 use limits::{DRAIN_SLACK, POST_AGAIN};
@@ -164,6 +168,8 @@ pub struct Plan {
     pub listed: Listed,
     /// Sessions of each core.
     pub loads: Loads,
+    /// The spool's devices, for their superblocks.
+    pub set: Rc<RefCell<Set<FileDevice>>>,
 }
 
 /// How it ended.
@@ -198,6 +204,8 @@ struct House {
     lookups: Rc<Lookups>,
     loads: Loads,
     filter: Filter,
+    set: Rc<RefCell<Set<FileDevice>>>,
+    absent: RefCell<Absent>,
     notify: Notify,
     orders: RefCell<Arc<Orders>>,
     journal: Rc<RefCell<Journal>>,
@@ -252,7 +260,7 @@ impl End {
 
 async fn serve(plan: Plan) -> io::Result<End> {
     let Plan { facts, orders, tickets, certificates, mail, cores, hints, .. } = plan;
-    let Plan { journal, view, clock, loads, gate, listed, .. } = plan;
+    let Plan { journal, view, clock, loads, gate, listed, set, .. } = plan;
     let filter = Filter::new(gate, listed);
     let config = orders.config.clone();
     let mailboxes: Arc<[MailboxSender<ToCore>]> =
@@ -272,6 +280,8 @@ async fn serve(plan: Plan) -> io::Result<End> {
         lookups,
         loads,
         filter,
+        set,
+        absent: RefCell::default(),
         notify: Notify::from_environment(),
         orders: RefCell::new(orders),
         journal,
@@ -376,6 +386,8 @@ impl House {
                 self.lookups.over_tcp(core, number, question);
             }
             ToHouse::LinesWait(_) => self.journal.borrow().thread().wake(),
+            ToHouse::MemberFails(core, member) => self.member_fails(core, member),
+            ToHouse::MemberFilled(core, member) => self.member_filled(core, member),
             ToHouse::Stopped(core) => self.core_stopped(core),
         }
     }

@@ -59,6 +59,12 @@ pub enum ToCore {
     Drain,
     /// The clock is vouched for, or not any more.
     ClockConfirmed(bool),
+    /// That device of the spool takes no part any more.
+    MemberOut(u16),
+    /// That device of the spool is filled, and counts.
+    MemberIn(u16),
+    /// The device that fails cannot be put out.
+    MemberStays,
 }
 
 /// To the house thread.
@@ -84,6 +90,10 @@ pub enum ToHouse {
     OverTcp(usize, u64, Question),
     /// Log lines wait in the core's queue.
     LinesWait(usize),
+    /// A core's log wants that device of the spool put out.
+    MemberFails(usize, u16),
+    /// A core has copied all its log has to that device of the spool.
+    MemberFilled(usize, u16),
     /// A core has stopped, all its mail in the log.
     Stopped(usize),
 }

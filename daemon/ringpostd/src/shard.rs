@@ -268,6 +268,9 @@ impl Shard {
             ToCore::Asked(number, uid, request) => self.asked(number, uid, &request),
             ToCore::Drain => self.drain(core),
             ToCore::ClockConfirmed(confirmed) => self.relay.clock_confirmed(confirmed),
+            ToCore::MemberOut(member) => self.desk.log.member_out(member, self.desk.now_us),
+            ToCore::MemberIn(member) => self.desk.log.member_in(member),
+            ToCore::MemberStays => self.desk.log.member_stays(self.desk.now_us),
         }
     }
 
@@ -406,6 +409,14 @@ impl Shard {
                     if let Some(result) = self.relay.read(core, &mut self.desk, token, result) {
                         self.clerk.read(&mut self.desk, token, &result);
                     }
+                }
+                log::Event::MemberFails { member } => {
+                    let letter = ToHouse::MemberFails(self.desk.core, member);
+                    self.desk.outbox.push(Letter::House(letter));
+                }
+                log::Event::MemberFilled { member } => {
+                    let letter = ToHouse::MemberFilled(self.desk.core, member);
+                    self.desk.outbox.push(Letter::House(letter));
                 }
                 log::Event::Alarm(alarm) => {
                     let (which, text) = alarm_text(&alarm);
@@ -579,7 +590,12 @@ impl Shard {
                     let _ = core.post(&self.desk.cores[n], mail);
                 }
                 Letter::House(mail) => {
-                    let _ = core.post(&self.desk.house, mail);
+                    let lost = core.post(&self.desk.house, mail).err();
+                    // These must come.
+                    let lost = lost.filter(|mail| {
+                        matches!(mail, ToHouse::MemberFails(..) | ToHouse::MemberFilled(..))
+                    });
+                    self.desk.outbox.extend(lost.map(Letter::House));
                 }
             }
         }
@@ -641,7 +657,7 @@ impl Handler<ToCore> for Shard {
             Event::Timer { token: CHORES } => self.chores(core),
             Event::Timer { .. } => self.work_due_us = u64::MAX,
             Event::DiskDone { token, result, buffer } => {
-                if let Some(done) = Members::completion(token, result, buffer) {
+                if let Some(done) = self.disk.completion(core, token, result, buffer) {
                     self.desk.log.completed(done, self.desk.now_us);
                 }
             }
@@ -670,6 +686,10 @@ impl Handler<ToCore> for Shard {
         let (now_us, wall_us) = (self.desk.now_us, self.desk.records_wall_us);
         let mut disk = self.disk.with(core);
         disk.retry();
+        while let Some(done) = self.disk.next_answer() {
+            self.desk.log.completed(done, now_us);
+        }
+        let mut disk = self.disk.with(core);
         self.desk.log.turn(&mut disk, now_us, wall_us);
         self.log_events(core);
         if self.draining {
@@ -695,7 +715,7 @@ fn alarm_text(alarm: &log::Alarm) -> (Alarm, String) {
         ),
         log::Alarm::Recovered => (Alarm::Device, "the log can be written again".to_owned()),
         log::Alarm::MemberOut(member) => {
-            (Alarm::Device, format!("device {member} is out: mail goes on with one copy"))
+            (Alarm::Device, format!("device {member} is out: mail goes on without it"))
         }
         log::Alarm::Unreadable { id, segment, offset } => (
             Alarm::Corruption,

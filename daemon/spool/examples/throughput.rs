@@ -85,7 +85,7 @@ fn spool_len(body: &[u8]) -> u64 {
 impl Handler<()> for Shard {
     fn event(&mut self, core: &mut Core<()>, event: Engine<'_, ()>) {
         if let Engine::DiskDone { token, result, buffer } = event
-            && let Some(done) = Members::completion(token, result, buffer)
+            && let Some(done) = self.members.completion(core, token, result, buffer)
         {
             self.log.completed(done, core.now_us());
         }
@@ -130,7 +130,7 @@ fn main() {
     let mut found =
         recover(set, options, &mut |_, _| {}).expect("a measurement stops where it is wrong");
     let (_sender, receiver) = mailbox(16).expect("a measurement stops where it is wrong");
-    let config = Config { disk_buffers: disk_classes(), ..Config::default() };
+    let config = Config { disk_buffers: disk_classes(1), ..Config::default() };
     let mut core: Core<()> = Core::new(
         config,
         &Probe::detect().expect("a measurement stops where it is wrong"),

@@ -94,6 +94,9 @@ pub trait Disk {
     fn write(&mut self, token: Token, to: WriteTo, buffer: Self::Buffer);
     /// A read into a buffer of the driver's own.
     fn read(&mut self, token: Token, member: Member, offset: u64, bytes: usize);
+    /// That member takes no part any more. What it still owes is answered as failed, with the
+    /// buffer (or a copy of it, when the device does not let go) where it was the last to answer.
+    fn abandon(&mut self, member: Member);
 }
 
 /// The answer to one request at one member.

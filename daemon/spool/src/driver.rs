@@ -34,11 +34,13 @@ impl Buffer for DiskBuffer {
     }
 }
 
-/// What `engine::Config::disk_buffers` needs for one log.
+/// What `engine::Config::disk_buffers` needs for one log with so many copies. A mirror's member
+/// that never answers keeps buffers: there are as many again.
 #[must_use]
-pub fn disk_classes() -> Vec<DiskClass> {
+pub fn disk_classes(copies: u16) -> Vec<DiskClass> {
+    let spare = if copies > 1 { BUFFERS } else { 0 };
     vec![
-        DiskClass { bytes: BATCH_BYTES_MAX, count: BUFFERS + LARGE_READS },
+        DiskClass { bytes: BATCH_BYTES_MAX, count: BUFFERS + spare + LARGE_READS },
         DiskClass { bytes: READ_BYTES, count: READS_MAX },
     ]
 }
@@ -49,11 +51,31 @@ enum Parked {
     Read { token: u64, member: Member, offset: u64, bytes: usize },
 }
 
+/// A write to two members: who still owes an answer.
+#[derive(Debug)]
+struct Shared {
+    token: Token,
+    data: DiskBytes,
+    owed: [Option<Member>; 2],
+}
+
+/// A read: of a member that is put out it must be answered.
+#[derive(Debug)]
+struct Reading {
+    token: Token,
+    member: Member,
+}
+
 /// The open members of one core.
 #[derive(Debug)]
 pub struct Members {
     files: Vec<Option<File>>,
     parked: VecDeque<Parked>,
+    /// Writes to two members, and to one of a mirror that might never answer.
+    shared: Vec<Shared>,
+    reading: Vec<Reading>,
+    answers: VecDeque<Completion<DiskBuffer>>,
+    copies: u16,
 }
 
 impl Members {
@@ -63,8 +85,8 @@ impl Members {
     /// When a descriptor cannot be had.
     pub fn open<M: Send>(core: &mut Core<M>, set: &Set<FileDevice>) -> io::Result<Self> {
         let mut files = Vec::with_capacity(set.members.len());
-        for member in &set.members {
-            let file = match member {
+        for (member, joining) in set.members.iter().zip(&set.joining) {
+            let file = match member.as_ref().or(joining.as_ref()) {
                 Some(device) => {
                     let fd = device.try_clone_file()?.into();
                     let full =
@@ -75,7 +97,14 @@ impl Members {
             };
             files.push(file);
         }
-        Ok(Self { files, parked: VecDeque::new() })
+        Ok(Self {
+            files,
+            parked: VecDeque::new(),
+            shared: Vec::new(),
+            reading: Vec::new(),
+            answers: VecDeque::new(),
+            copies: set.superblock.copies,
+        })
     }
 
     /// Batch buffers for `Log::new`; `None` when the engine was configured with fewer.
@@ -89,8 +118,11 @@ impl Members {
         EngineDisk { core, members: self }
     }
 
-    /// Turns the engine's answer into the log's; `None` when the token is not the spool's.
-    pub fn completion(
+    /// Turns the engine's answer into the log's; `None` when the token is not the spool's, or the
+    /// answer comes from a member that was abandoned.
+    pub fn completion<M: Send>(
+        &mut self,
+        core: &Core<M>,
         token: u64,
         result: io::Result<u32>,
         buffer: Option<DiskBuffer>,
@@ -102,14 +134,55 @@ impl Members {
         let member = Member::try_from(token & ((1 << MEMBER_BITS) - 1)).expect("six bits");
         let result = result.map(index).map_err(DiskError::from);
         let token = (token & !(TOKEN_BIT | READ_BIT)) >> MEMBER_BITS;
+        if !is_read && self.copies > 1 {
+            return self.answered(core, token, member, result);
+        }
         if !is_read {
             return Some(Completion { token, member, result, buffer, data: Vec::new() });
+        }
+        if self.copies > 1 {
+            let asked = |r: &Reading| (r.token, r.member) == (token, member);
+            self.reading.swap_remove(self.reading.iter().position(asked)?);
         }
         let data = match (&result, &buffer) {
             (Ok(n), Some(buffer)) => buffer[..*n].to_vec(),
             _ => Vec::new(),
         };
         Some(Completion { token, member, result, buffer: None, data })
+    }
+
+    /// An answer to a write of a mirror. The last one has the buffer.
+    fn answered<M: Send>(
+        &mut self,
+        core: &Core<M>,
+        token: Token,
+        member: Member,
+        result: Result<usize, DiskError>,
+    ) -> Option<Completion<DiskBuffer>> {
+        let i = self.shared.iter().position(|s| s.token == token)?;
+        let shared = &mut self.shared[i];
+        let slot = shared.owed.iter_mut().find(|slot| **slot == Some(member))?;
+        *slot = None;
+        let buffer = if shared.owed == [None, None] {
+            let data = self.shared.swap_remove(i).data;
+            // Whoever was abandoned may hold it for ever: then it is copied.
+            data.thaw().map_or_else(
+                |data| {
+                    let mut copy = core.disk_buffer(data.len())?;
+                    copy.copy_from_slice(&data);
+                    Some(copy)
+                },
+                Some,
+            )
+        } else {
+            None
+        };
+        Some(Completion { token, member, result, buffer, data: Vec::new() })
+    }
+
+    /// What an abandoned member owed; to be taken at each turn.
+    pub fn next_answer(&mut self) -> Option<Completion<DiskBuffer>> {
+        self.answers.pop_front()
     }
 }
 
@@ -171,6 +244,10 @@ impl<M: Send> Disk for EngineDisk<'_, M> {
     fn write(&mut self, token: Token, to: WriteTo, buffer: DiskBuffer) {
         self.retry();
         let data = buffer.freeze();
+        if self.members.copies > 1 {
+            let shared = Shared { token, data: data.clone(), owed: to.members };
+            self.members.shared.push(shared);
+        }
         // All readers exist before the first write can end: the last answer has the buffer.
         let each: Vec<Parked> = to
             .members
@@ -192,7 +269,35 @@ impl<M: Send> Disk for EngineDisk<'_, M> {
 
     fn read(&mut self, token: Token, member: Member, offset: u64, bytes: usize) {
         self.retry();
+        if self.members.copies > 1 {
+            self.members.reading.push(Reading { token, member });
+        }
         let token = pack(token, member) | READ_BIT;
         self.make(Parked::Read { token, member, offset, bytes });
+    }
+
+    fn abandon(&mut self, member: Member) {
+        let gone = || Err(DiskError::Io(libc::EIO));
+        let members = &mut *self.members;
+        if let Some(file) = members.files.get_mut(usize::from(member)).and_then(Option::take) {
+            self.core.close_file(file);
+        }
+        let to = |p: &Parked| match p {
+            Parked::Write { member, .. } | Parked::Read { member, .. } => *member,
+        };
+        members.parked.retain(|p| to(p) != member);
+        let owes = |s: &&Shared| s.owed.contains(&Some(member));
+        let tokens: Vec<Token> = members.shared.iter().filter(owes).map(|s| s.token).collect();
+        for token in tokens {
+            let answer = members.answered(self.core, token, member, gone());
+            members.answers.extend(answer);
+        }
+        let (mine, others) =
+            std::mem::take(&mut members.reading).into_iter().partition(|r| r.member == member);
+        members.reading = others;
+        for Reading { token, .. } in mine {
+            let (result, data) = (gone(), Vec::new());
+            members.answers.push_back(Completion { token, member, result, buffer: None, data });
+        }
     }
 }

@@ -139,6 +139,16 @@ impl FileDevice {
         Ok(Self { file, bytes, name, scratch: AlignedBuffer::new(BATCH_BYTES_MAX) })
     }
 
+    /// The same device once more.
+    ///
+    /// # Errors
+    /// When there is no descriptor left.
+    pub fn duplicate(&self) -> std::io::Result<Self> {
+        let (file, name) = (self.file.try_clone()?, self.name.clone());
+        let scratch = AlignedBuffer::new(BATCH_BYTES_MAX);
+        Ok(Self { file, bytes: self.bytes, name, scratch })
+    }
+
     /// The open file once more, for another driver. The lock goes when the last of them does.
     ///
     /// # Errors
@@ -268,4 +278,7 @@ impl<D: Device> Disk for BlockingDisk<D> {
         let result = result.map(|()| bytes);
         self.done.push_back(Completion { token, member, result, buffer: None, data });
     }
+
+    /// Nothing is ever owed here.
+    fn abandon(&mut self, _: Member) {}
 }

@@ -80,6 +80,8 @@ pub const MOVE_BYTES_MAX: usize = 4 << 20;
 pub const COLD_BUCKETS_MAX: usize = 4;
 /// Undelivered for so long, a message leaves its hot segment.
 pub const HOT_AGE_US: u64 = 60_000_000;
+/// Tries at one block that the only copy of a mirror refuses, when another one is filled.
+pub const FILL_TRIES_MAX: u32 = 5;
 /// Write errors in a row after which a device counts as failed.
 pub const ERRORS_MAX: u32 = 3;
 

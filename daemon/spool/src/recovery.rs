@@ -73,6 +73,12 @@ pub struct Report {
     pub filled: usize,
     /// Times that nearly empty segments were put together in one, because few were free.
     pub gathered: usize,
+    /// Members that went on alone and still have what only they have: left as they are.
+    pub members_alone: Vec<u16>,
+    /// Members that are being filled again.
+    pub members_filling: Vec<u16>,
+    /// Devices that should have been filled and could not be erased.
+    pub joining_failed: Vec<SetError>,
     /// Segments given up although a later start may need what they say: nothing else was free.
     /// Until it is written again, a crash delivers what they say is done once more.
     pub rescued: usize,
@@ -140,6 +146,8 @@ pub fn recover<D: Device>(
     }
     let rescued = rescue(&mut set, &found, &mut replayed);
     report.rescued = usize::from(rescued.is_some());
+    report.joining_failed = set.prepare_joining();
+    report.members_filling = set.joining_numbers();
     let logs = share(&set, options.cores, &found, replayed, rescued);
     let run = set.superblock.run;
     Ok(Recovered { set, run, logs, report })
@@ -176,6 +184,9 @@ fn report<D: Device>(set: &Set<D>, survey: &Survey, replayed: &Replayed) -> Repo
             .count(),
         filled: compact::filled(survey, set.superblock.run),
         gathered: 0,
+        members_alone: set.alone.clone(),
+        members_filling: set.joining_numbers(),
+        joining_failed: Vec::new(),
         rescued: 0,
     }
 }
@@ -224,10 +235,7 @@ fn raise<D: Device>(set: &mut Set<D>, options: Options, report: &Report) -> Resu
         block.ledger = report.ledger;
         // Durable on all survivors before the first 250 on fewer copies.
         if block.generation.in_step != in_step {
-            block.generation.parent = block.generation.id;
-            block.generation.id = options.generation;
-            block.generation.number += 1;
-            block.generation.in_step = in_step;
+            block.generation = block.generation.next(options.generation, in_step);
         }
     })
 }
@@ -386,10 +394,17 @@ fn columns_of<D: Device>(set: &Set<D>, own: usize) -> Vec<Column> {
             Column {
                 column,
                 log: set.logs[usize::from(column)],
-                members: set.column_members(column),
+                members: members_of(set, column),
+                filling: set.column_joining(column),
             }
         })
         .collect()
+}
+
+/// All that a batch is written to.
+fn members_of<D: Device>(set: &Set<D>, column: u8) -> [Option<u16>; 2] {
+    let [first, second] = set.column_members(column);
+    [first, second.or_else(|| set.column_joining(column))]
 }
 
 fn owners(
@@ -453,6 +468,9 @@ fn free_wanted(cores: u16, segments: usize) -> usize {
     (FREE_FIRST * usize::from(cores) + 1).min(segments / 2)
 }
 
+/// Free segments on another device than its own that each core gets where there are enough.
+const FREE_ELSEWHERE: usize = 2;
+
 /// Free segments go to the core of their column that has the fewest, but a few to each core.
 fn deal(
     survey: &Survey,
@@ -474,6 +492,21 @@ fn deal(
             };
             owner[left.remove(n)] = core;
             free[core] += 1;
+        }
+    }
+    // And one or two on another device, for the case that its own fails.
+    for round in 1..=FREE_ELSEWHERE {
+        if columns == 1 || left.len() < FREE_ELSEWHERE * cores {
+            break;
+        }
+        for (core, free) in free.iter_mut().enumerate() {
+            let away = |i: &usize| usize::from(survey.segments[*i].at.column()) != core % columns;
+            if *free < FREE_FIRST + round
+                && let Some(n) = left.iter().position(away)
+            {
+                owner[left.remove(n)] = core;
+                *free += 1;
+            }
         }
     }
     for i in left {

@@ -7,6 +7,7 @@ use std::fmt;
 
 use crate::bytes::len64;
 use crate::disk::{Device, DiskError};
+use crate::file::FileDevice;
 use crate::ledger::Ledger;
 use crate::limits::{
     BATCH_BYTES_MAX, BLOCK, HEAD_BYTES, MEMBERS_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,
@@ -314,10 +315,16 @@ pub struct Set<D> {
     pub superblock: Superblock,
     /// Log uuid of each column.
     pub logs: Vec<u128>,
-    /// Members that were left out although they are there: their generation is older.
+    /// Members that take no part: put out, or gone.
     pub out_of_step: Vec<u16>,
     /// Bytes read from segments so far.
     pub bytes_read: u64,
+    /// Devices in the place of such members, by number: returned after they were put out, or
+    /// blank. What they hold is not read; they are to be erased and filled.
+    pub joining: Vec<Option<D>>,
+    /// Members that went on alone while this set did, too: what they hold is not to be had
+    /// elsewhere, and nothing is done to them.
+    pub alone: Vec<u16>,
 }
 
 impl<D: Device> Set<D> {
@@ -327,8 +334,16 @@ impl<D: Device> Set<D> {
     /// Names the device and what is wrong with it.
     pub fn open(devices: Vec<D>, node: u16, degraded: bool) -> Result<Self, SetError> {
         let mut found: Vec<(Superblock, D)> = Vec::with_capacity(devices.len());
+        let mut blank: Vec<(SetError, D)> = Vec::new();
         for mut device in devices {
-            let block = read_superblock(&mut device)?;
+            let block = match read_superblock(&mut device) {
+                Ok(block) => block,
+                Err(error) if error.problem == Problem::Blank => {
+                    blank.push((error, device));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             if block.node != node {
                 let p = Problem::OtherNode { found: block.node, expected: node };
                 return Err(problem(&device, 0, p));
@@ -351,9 +366,32 @@ impl<D: Device> Set<D> {
         let newest = found.iter().map(|(b, _)| b).max_by_key(|b| (b.generation.number, b.sequence));
         let Some(newest) = newest.cloned() else {
             let problem = Problem::Missing(0);
-            return Err(SetError { device: "no device".into(), offset: 0, problem });
+            let none = SetError { device: "no device".into(), offset: 0, problem };
+            return Err(blank.pop().map_or(none, |(error, _)| error));
         };
-        Self::assemble(found, newest, degraded)
+        let mut set = Self::assemble(found, newest, degraded)?;
+        for (error, device) in blank {
+            set.replace(error, device)?;
+        }
+        Ok(set)
+    }
+
+    /// A blank device takes the place of a member that is gone.
+    fn replace(&mut self, error: SetError, device: D) -> Result<(), SetError> {
+        let block = &self.superblock;
+        let expected = HEAD_BYTES + u64::from(block.segment_bytes) * u64::from(block.segments);
+        if device.bytes() < expected {
+            let p = Problem::Truncated { expected, found: device.bytes() };
+            return Err(problem(&device, device.bytes(), p));
+        }
+        let free = |m: &usize| {
+            let number = u16::try_from(*m).expect("at most MEMBERS_MAX");
+            let gone = self.members[*m].is_none() && self.joining[*m].is_none();
+            gone && !self.alone.contains(&number)
+        };
+        let place = (0..self.members.len()).find(free).ok_or(error)?;
+        self.joining[place] = Some(device);
+        Ok(())
     }
 
     fn assemble(
@@ -365,26 +403,34 @@ impl<D: Device> Set<D> {
         let mut members: Vec<Option<D>> = (0..newest.members).map(|_| None).collect();
         let mut logs = vec![None; usize::from(newest.members / newest.copies)];
         let mut out_of_step = Vec::new();
+        let mut joining: Vec<Option<D>> = (0..newest.members).map(|_| None).collect();
+        let mut alone = Vec::new();
         for (block, device) in found {
-            let current = block.generation.id == newest.generation.id
-                && newest.generation.in_step >> block.member & 1 == 1;
-            if current {
+            if block.is_in_step_with(&newest) {
                 logs[usize::from(block.column())] = Some(block.log);
                 members[usize::from(block.member)] = Some(device);
+            } else if block.went_on_beside(&newest) {
+                alone.push(block.member);
             } else {
-                out_of_step.push(block.member);
+                joining[usize::from(block.member)] = Some(device);
             }
         }
         for member in 0..newest.members {
             let column = usize::from(member / newest.copies);
             let absent = members[usize::from(member)].is_none();
-            if absent && (!degraded || logs[column].is_none()) {
+            // Put out: the others say that they have all there is.
+            let known = newest.copies > 1 && newest.generation.in_step >> member & 1 == 0;
+            if absent {
+                out_of_step.push(member);
+            }
+            let known = known || joining[usize::from(member)].is_some();
+            if absent && (!(degraded || known) || logs[column].is_none()) {
                 let problem = Problem::Missing(member);
                 return Err(SetError { device: name, offset: 0, problem });
             }
         }
         let logs = logs.into_iter().flatten().collect();
-        Ok(Self { members, superblock: newest, logs, out_of_step, bytes_read: 0 })
+        Ok(Self { members, superblock: newest, logs, out_of_step, bytes_read: 0, joining, alone })
     }
 
     /// Bytes of a segment.
@@ -407,6 +453,103 @@ impl<D: Device> Set<D> {
             }
         }
         out
+    }
+
+    /// The member of a column that is being filled.
+    #[must_use]
+    pub fn column_joining(&self, column: u8) -> Option<u16> {
+        let copies = self.superblock.copies;
+        let mut all = (0..copies).map(|copy| u16::from(column) * copies + copy);
+        all.find(|m| self.joining[usize::from(*m)].is_some())
+    }
+
+    /// The members that are being filled.
+    #[must_use]
+    pub fn joining_numbers(&self) -> Vec<u16> {
+        let all = (0..self.superblock.members).zip(&self.joining);
+        all.filter(|(_, device)| device.is_some()).map(|(n, _)| n).collect()
+    }
+
+    /// Empties the devices that join: what they held can never be read again, and until they are
+    /// filled nobody takes them for members. One that cannot be written does not join.
+    pub(crate) fn prepare_joining(&mut self) -> Vec<SetError> {
+        let mut failed = Vec::new();
+        for n in 0..self.joining.len() {
+            let Some(mut device) = self.joining[n].take() else { continue };
+            let member = u16::try_from(n).expect("at most MEMBERS_MAX");
+            match self.erase(&mut device, member) {
+                Ok(()) => self.joining[n] = Some(device),
+                Err(error) => failed.push(error),
+            }
+        }
+        failed
+    }
+
+    fn erase(&self, device: &mut D, member: u16) -> Result<(), SetError> {
+        let none = Generation::default();
+        let log = self.logs[usize::from(member / self.superblock.copies)];
+        let block = Superblock { member, log, generation: none, ..self.superblock.clone() };
+        write_superblock(device, &block)?;
+        let blank = vec![0; BLOCK];
+        for n in 0..self.superblock.segments {
+            let at = SegmentRef::new(0, n).device_offset(self.segment_bytes());
+            device.write(at, &blank).map_err(|e| problem(device, at, Problem::Disk(e)))?;
+        }
+        device.sync().map_err(|e| problem(device, 0, Problem::Disk(e)))
+    }
+
+    /// A member failed: the generation without it, durable on all others when this returns.
+    /// `None` when nothing had to be written: it was not in step.
+    ///
+    /// # Errors
+    /// When one of the others says no, or none is left.
+    pub fn put_out(&mut self, member: u16, id: u128) -> Result<Option<D>, SetError> {
+        let n = usize::from(member);
+        if let Some(device) = self.joining.get_mut(n).and_then(Option::take) {
+            return Ok(Some(device));
+        }
+        let (copies, column) = (self.superblock.copies, member / self.superblock.copies);
+        let mut others = (0..copies).map(|c| column * copies + c).filter(|m| *m != member);
+        if !others.any(|m| self.members[usize::from(m)].is_some()) {
+            return unreachable_member(member);
+        }
+        let Some(device) = self.members.get_mut(n).and_then(Option::take) else { return Ok(None) };
+        let in_step = self.superblock.generation.in_step & !(1 << member);
+        if let Err(error) = self.next_generation(id, in_step) {
+            self.members[n] = Some(device);
+            return Err(error);
+        }
+        self.out_of_step.push(member);
+        Ok(Some(device))
+    }
+
+    /// A member is filled: the generation with it, durable on all members when this returns.
+    ///
+    /// # Errors
+    /// When a device says no.
+    pub fn take_in(&mut self, member: u16, id: u128) -> Result<(), SetError> {
+        let n = usize::from(member);
+        if self.joining.get(n).is_none_or(Option::is_none) {
+            return Ok(());
+        }
+        // The others first: cut off in between, the new one is filled once more. The other way
+        // round it would take the others, that may go on without it, for old.
+        let in_step = self.superblock.generation.in_step;
+        self.next_generation(id, in_step | 1 << member)?;
+        let log = self.logs[usize::from(member / self.superblock.copies)];
+        let block = Superblock { member, log, ..self.superblock.clone() };
+        let Some(device) = self.joining[n].as_mut() else { return Ok(()) };
+        if let Err(error) = write_superblock(device, &block) {
+            self.next_generation(id.wrapping_add(1), in_step)?;
+            return Err(error);
+        }
+        self.members[n] = self.joining[n].take();
+        self.out_of_step.retain(|m| *m != member);
+        Ok(())
+    }
+
+    fn next_generation(&mut self, id: u128, in_step: u64) -> Result<(), SetError> {
+        self.update(|block| block.generation = block.generation.next(id, in_step))
     }
 
     pub(crate) fn device(&mut self, member: u16) -> Option<&mut D> {
@@ -462,6 +605,28 @@ impl<D: Device> Set<D> {
         }
         self.superblock = next;
         Ok(())
+    }
+}
+
+impl Set<FileDevice> {
+    /// The same devices once more, for another driver. The lock goes when the last of them does.
+    ///
+    /// # Errors
+    /// When there is no descriptor left.
+    pub fn duplicate(&self) -> std::io::Result<Self> {
+        let twins = |devices: &[Option<FileDevice>]| {
+            let twin = |d: &Option<FileDevice>| d.as_ref().map(FileDevice::duplicate).transpose();
+            devices.iter().map(twin).collect::<std::io::Result<Vec<_>>>()
+        };
+        Ok(Self {
+            members: twins(&self.members)?,
+            superblock: self.superblock.clone(),
+            logs: self.logs.clone(),
+            out_of_step: self.out_of_step.clone(),
+            bytes_read: self.bytes_read,
+            joining: twins(&self.joining)?,
+            alone: self.alone.clone(),
+        })
     }
 }
 

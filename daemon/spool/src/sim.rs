@@ -142,6 +142,8 @@ pub struct Faults {
     pub never_in: u64,
     /// A write lands somewhere else and is answered as done.
     pub misdirect_in: u64,
+    /// After so many writes each further one fails, and nothing of it lands.
+    pub dies_after: u64,
     /// The members that misdirect and fail, one bit each; 0 for all of them.
     pub members: u64,
     /// Longest time a request takes.
@@ -174,6 +176,8 @@ pub enum Fault {
     Never,
     /// A write that landed elsewhere.
     Misdirected,
+    /// A write to a member that died.
+    Died,
     /// Writes done in another order than submitted.
     Reordered,
     /// At a cut, parts of a write landed.
@@ -379,6 +383,9 @@ impl<D: Device> SimDisk<D> {
         result: Result<usize, DiskError>,
         lies: bool,
     ) -> Result<usize, DiskError> {
+        if result == dead() {
+            return result;
+        }
         if result != Ok(data.len()) {
             self.tear(member, offset, data);
             return result;
@@ -481,6 +488,11 @@ impl<D: Device> SimDisk<D> {
         } else {
             Ok(to.bytes)
         };
+        if faulty && faults.dies_after > 0 && self.writes > faults.dies_after {
+            self.count(Fault::Died, true);
+            let request = Request::Write { data: Vec::new(), result: dead(), stuck, lies: false };
+            return Pending { due_us, token: 0, member, offset, request };
+        }
         if faulty && self.random.one_in(faults.misdirect_in) {
             self.count(Fault::Misdirected, true);
             let all = self.device(member).map_or(0, |d| d.bytes());
@@ -490,6 +502,10 @@ impl<D: Device> SimDisk<D> {
         let request = Request::Write { data: Vec::new(), result, stuck, lies: false };
         Pending { due_us, token: 0, member, offset, request }
     }
+}
+
+fn dead() -> Result<usize, DiskError> {
+    Err(DiskError::Io(libc::ENXIO))
 }
 
 impl<D: Device> Disk for SimDisk<D> {
@@ -516,5 +532,16 @@ impl<D: Device> Disk for SimDisk<D> {
         self.count(Fault::ReadError, fails);
         let request = Request::Read { bytes, fails };
         self.pending.push(Pending { due_us, token, member, offset, request });
+    }
+
+    fn abandon(&mut self, member: Member) {
+        let now_us = self.now_us;
+        for p in self.pending.iter_mut().filter(|p| p.member == member) {
+            p.due_us = p.due_us.min(now_us);
+            match &mut p.request {
+                Request::Write { result, .. } => *result = Err(DiskError::Io(libc::EIO)),
+                Request::Read { fails, .. } => *fails = true,
+            }
+        }
     }
 }

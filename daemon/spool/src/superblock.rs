@@ -32,6 +32,14 @@ pub struct Generation {
     pub in_step: u64,
 }
 
+impl Generation {
+    /// The one after it.
+    #[must_use]
+    pub fn next(self, id: u128, in_step: u64) -> Self {
+        Self { number: self.number + 1, id, parent: self.id, in_step }
+    }
+}
+
 /// What a device says of itself.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Superblock {
@@ -182,6 +190,22 @@ impl Superblock {
             && self.member < self.members
             && (1..=COPIES_MAX).contains(&usize::from(self.copies))
             && self.members.is_multiple_of(self.copies)
+    }
+
+    /// Its copy counts. (Cut off while a generation was written, some have the one before.)
+    #[must_use]
+    pub fn is_in_step_with(&self, newest: &Self) -> bool {
+        let (mine, theirs) = (self.generation, newest.generation);
+        let same = mine.id == theirs.id || (mine.id == theirs.parent && mine.id != 0);
+        same && theirs.in_step >> self.member & 1 == 1
+    }
+
+    /// It belongs to a generation that excludes members of the newest one: both went on alone.
+    #[must_use]
+    pub fn went_on_beside(&self, newest: &Self) -> bool {
+        let (mine, theirs) = (self.generation, newest.generation);
+        let others = theirs.in_step & !(1 << self.member);
+        mine.id != 0 && mine.id != theirs.id && mine.in_step & others != others
     }
 
     /// Which column of the stripe it is.

@@ -171,25 +171,34 @@ impl Survey {
         };
         found.header = self.header(set, at, &mut found.quarantined)?;
         let Some(header) = found.header.filter(|h| !h.unfinished) else { return Ok(found) };
+        found.footer = self.sealed(set, &header);
+        Ok(found)
+    }
+
+    /// The footer, if one copy has it; it is given to a copy that lacks it.
+    fn sealed<D: Device>(&mut self, set: &mut Set<D>, header: &SegmentHeader) -> Option<Trailer> {
+        let at = header.segment;
         let size = index(set.segment_bytes());
         let mut block = vec![0; BLOCK];
+        let (mut sealed, mut lacking) = (None, Vec::new());
         for member in set.column_members(at.column()).into_iter().flatten() {
-            if set.read(member, at, size - BLOCK, &mut block).is_err() {
-                continue;
-            }
-            let trailer = Trailer::decode(&block[BLOCK - TRAILER..]);
+            let read = set.read(member, at, size - BLOCK, &mut block);
+            let trailer = Trailer::decode(&block[BLOCK - TRAILER..]).filter(|_| read.is_ok());
             let fits = |t: &Trailer| {
                 (t.log, t.segment, t.epoch) == (header.log, at, header.epoch)
                     && (t.run, t.core) == (header.run, header.core)
             };
-            if let Some(trailer) = trailer.filter(fits)
-                && footer(set, at, &trailer).is_some()
-            {
-                found.footer = Some(trailer);
-                return Ok(found);
+            match trailer.filter(fits) {
+                Some(trailer) => sealed = sealed.or(Some(trailer)),
+                None => lacking.push(member),
             }
         }
-        Ok(found)
+        let sealed = sealed?;
+        let whole = footer_whole(set, at, &sealed)?;
+        for member in lacking {
+            self.heal.push((member, at, len32(size - whole.len()), whole.clone()));
+        }
+        Some(sealed)
     }
 
     fn header<D: Device>(
@@ -202,12 +211,16 @@ impl Survey {
         let offset = at.device_offset(set.segment_bytes());
         let mut best: Option<SegmentHeader> = None;
         let (mut damaged, mut refused, mut blank) = (None, None, false);
+        let mut epochs: Vec<(u16, Option<u64>)> = Vec::new();
         let mut block = vec![0; BLOCK];
         for member in set.column_members(at.column()).into_iter().flatten() {
             let read = set.read(member, at, 0, &mut block);
             let Some(device) = set.device(member) else { continue };
             let mut refuse = |p| refused = Some(problem(device, offset, p));
-            match read.ok().map(|()| SegmentHeader::decode(&block, log, at)) {
+            let decoded = read.ok().map(|()| SegmentHeader::decode(&block, log, at));
+            let epoch = decoded.as_ref().and_then(|d| d.as_ref().ok()).map(|h| h.epoch);
+            epochs.push((member, epoch));
+            match decoded {
                 Some(Ok(header)) => {
                     // What was gathered there is given up elsewhere only when all copies of the
                     // header call it finished.
@@ -236,6 +249,10 @@ impl Survey {
             *quarantined = damaged.is_some();
             self.damage.extend(damaged);
         }
+        if let Some(best) = best {
+            let lacking = epochs.iter().filter(|(_, epoch)| *epoch != Some(best.epoch));
+            self.heal.extend(lacking.map(|(member, _)| (*member, at, 0, best.encode())));
+        }
         Ok(best)
     }
 
@@ -245,6 +262,7 @@ impl Survey {
             let group = self.groups.entry((header.run, header.core)).or_default();
             group.segments.push(i);
             group.watermark = group.watermark.max(header.durable_through);
+            self.newest_wall_us = self.newest_wall_us.max(header.opened_wall_us);
             if let Some(footer) = segment.footer {
                 group.watermark = group.watermark.max(footer.last_seq);
                 group.note(footer.last_seq, footer.ledger);
@@ -489,6 +507,11 @@ pub(crate) fn footer<D: Device>(
     at: SegmentRef,
     trailer: &Trailer,
 ) -> Option<Vec<u8>> {
+    footer_whole(set, at, trailer).and_then(|footer| trailer.records(&footer).map(<[u8]>::to_vec))
+}
+
+/// A sealed segment's footer as it stands on whichever copy checks.
+fn footer_whole<D: Device>(set: &mut Set<D>, at: SegmentRef, trailer: &Trailer) -> Option<Vec<u8>> {
     let bytes = index(trailer.bytes);
     let size = index(set.segment_bytes());
     if bytes > FOOTER_BYTES_MAX || bytes > size {
@@ -496,10 +519,9 @@ pub(crate) fn footer<D: Device>(
     }
     let mut footer = vec![0; bytes];
     for member in set.column_members(at.column()).into_iter().flatten() {
-        if set.read(member, at, size - bytes, &mut footer).is_ok()
-            && let Some(records) = trailer.records(&footer)
-        {
-            return Some(records.to_vec());
+        let read = set.read(member, at, size - bytes, &mut footer);
+        if read.is_ok() && trailer.records(&footer).is_some() {
+            return Some(footer);
         }
     }
     None

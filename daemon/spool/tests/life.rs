@@ -105,7 +105,10 @@ impl Script {
             },
             Event::Closed => self.closed = true,
             Event::Resume { .. } => {}
-            Event::Refused { .. } | Event::Alarm(_) => panic!("{event:?}"),
+            Event::MemberFails { .. }
+            | Event::MemberFilled { .. }
+            | Event::Refused { .. }
+            | Event::Alarm(_) => panic!("{event:?}"),
         }
     }
 
@@ -205,7 +208,7 @@ struct Shard {
 impl Handler<()> for Shard {
     fn event(&mut self, core: &mut Core<()>, event: Engine<'_, ()>) {
         if let Engine::DiskDone { token, result, buffer } = event
-            && let Some(done) = Members::completion(token, result, buffer)
+            && let Some(done) = self.members.completion(core, token, result, buffer)
         {
             self.log.completed(done, core.now_us());
         }
@@ -231,7 +234,7 @@ fn a_file_through_the_engine() {
     make(&path);
     let mut found = start(&path);
     let (_sender, receiver) = mailbox(16).unwrap();
-    let config = Config { disk_buffers: disk_classes(), ..Config::default() };
+    let config = Config { disk_buffers: disk_classes(1), ..Config::default() };
     let mut core: Core<()> = Core::new(config, &Probe::detect().unwrap(), receiver).unwrap();
     let members = Members::open(&mut core, &found.set).unwrap();
     let buffers = Members::buffers(&core).unwrap();

@@ -358,7 +358,9 @@ pub(crate) fn repair(page: &mut Page, m: &ArgMatches) -> Result<Exit, Trouble> {
         }
         return Ok(exit_of(&report, &[]));
     }
-    let set = open_set(m)?;
+    let mut set = open_set(m)?;
+    // A member that is out of step is filled by the daemon, and left alone here.
+    set.joining.iter_mut().for_each(|device| *device = None);
     let options = Options {
         cores: set.superblock.cores.max(1),
         pid: std::process::id(),

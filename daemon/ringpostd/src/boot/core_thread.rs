@@ -222,7 +222,7 @@ fn engine_config(config: &Config, common: &Common) -> engine::Config {
     let cores = u32::try_from(common.cores.len()).unwrap_or(u32::MAX).max(1);
     engine::Config {
         connections_max: config.node.sessions_max.div_ceil(cores),
-        disk_buffers: spool::driver::disk_classes(),
+        disk_buffers: spool::driver::disk_classes(common.set.superblock.copies),
         locked_bytes_max: common.locked_bytes_max,
         linger_us: config.timeouts_in.close_s.us(),
         recv_buffers: RECV_BUFFERS,

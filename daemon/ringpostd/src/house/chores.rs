@@ -166,6 +166,7 @@ impl House {
     /// What the operator should know now, one line each.
     pub(super) fn alarms(&self) -> Vec<String> {
         let mut lines = self.facts.alarms.clone();
+        self.device_alarms(&mut lines);
         let orders = self.orders.borrow();
         if orders.config.spool.durability == Durability::None {
             lines.push(

@@ -20,6 +20,7 @@ use crate::message::{MESSAGE_HEAD, MessageHead};
 use crate::record::{CHUNK_HEAD, Change, ChunkHead, RecordHeader, RecordKind};
 use crate::segment::{SegmentKind, SegmentRef};
 
+use super::members::Owed;
 use super::segments::{Cursor, State};
 use super::{Alarm, Content, Event, Health, Log, Previous};
 
@@ -158,7 +159,7 @@ pub(super) struct Flight<B> {
     pub(super) offset: u32,
     pub(super) buffer: Option<B>,
     pub(super) effects: Vec<Effect>,
-    pub(super) outstanding: u8,
+    pub(super) owed: Owed,
     pub(super) failed: bool,
     pub(super) submitted_us: u64,
     pub(super) crc: u32,
@@ -414,7 +415,7 @@ impl<B: Buffer> Log<B> {
             offset: cursor.offset,
             buffer: Some(builder.buffer),
             effects: builder.effects,
-            outstanding: 0,
+            owed: Owed::default(),
             failed: false,
             submitted_us: now_us,
             crc: 0,
@@ -453,7 +454,7 @@ impl<B: Buffer> Log<B> {
         flight.crc = crc;
         flight.failed = false;
         flight.submitted_us = now_us;
-        flight.outstanding = u8::try_from(members.iter().flatten().count()).expect("one or two");
+        flight.owed = Owed(members);
         let bytes = index(header.bytes);
         self.counters.bytes_written += len64(bytes);
         let offset = header.segment.device_offset(self.segment_bytes) + u64::from(flight.offset);
@@ -462,27 +463,33 @@ impl<B: Buffer> Log<B> {
 
     pub(super) fn flight_done(&mut self, i: usize, done: Completion<B>, now_us: u64) {
         let expected = index(self.flights[i].header.bytes);
-        let at = self.flights[i].header.segment.device_offset(self.segment_bytes);
-        let alarm = self.write_failed(&done, expected, at + u64::from(self.flights[i].offset));
+        let segment = self.flights[i].header.segment;
+        let at = segment.device_offset(self.segment_bytes) + u64::from(self.flights[i].offset);
+        let alarm = self.write_failed(&done, segment, expected, at);
         let flight = &mut self.flights[i];
-        flight.outstanding = flight.outstanding.saturating_sub(1);
+        flight.owed.answered(done.member);
         flight.buffer = flight.buffer.take().or(done.buffer);
         if let Some(alarm) = alarm {
             flight.failed = true;
             self.events.push_back(Event::Alarm(alarm));
             self.close_failed_segment(i);
             self.rewriting = true;
-            self.count_error(now_us);
+            self.count_error(done.member, now_us);
         }
         self.acknowledge(now_us);
     }
 
+    /// What a member that was put out says does not matter any more.
     pub(super) fn write_failed(
         &self,
         done: &Completion<B>,
+        at: SegmentRef,
         expected: usize,
         offset: u64,
     ) -> Option<Alarm> {
+        if !self.members(at).contains(&Some(done.member)) {
+            return None;
+        }
         let error = match &done.result {
             Ok(bytes) if *bytes == expected => return None,
             Ok(_) => crate::disk::DiskError::Short,
@@ -494,7 +501,7 @@ impl<B: Buffer> Log<B> {
     /// In order: nothing behind a batch that is on its way, or failed, is acknowledged.
     fn acknowledge(&mut self, now_us: u64) {
         while let Some(first) = self.flights.front() {
-            if first.outstanding > 0 || first.failed || first.buffer.is_none() {
+            if !first.owed.is_none() || first.failed || first.buffer.is_none() {
                 return;
             }
             let Some(flight) = self.flights.pop_front() else { return };
@@ -509,7 +516,7 @@ impl<B: Buffer> Log<B> {
         if header.records > 0 {
             self.uncovered_since_us = Some(now_us);
         }
-        self.errors_in_row = 0;
+        (self.errors_in_row, self.errors_by) = (0, 0);
         if self.health == Health::Failed {
             self.retry_at_us = now_us;
         }

@@ -5,7 +5,7 @@
 //! before the space counts as free, and is not relayed in this life of the daemon.
 
 use crate::bytes::{index, len32};
-use crate::disk::{Buffer, Disk};
+use crate::disk::{Buffer, Disk, Member};
 use crate::id::TransactionId;
 use crate::limits::{BATCH_HEADER, BLOCK, ERRORS_MAX};
 use crate::record::{Change, Target};
@@ -18,17 +18,26 @@ use super::{Alarm, Event, Health, Log, Previous};
 impl<B: Buffer> Log<B> {
     /// A failed device is tried again now and then.
     pub(super) fn may_try(&self, now_us: u64) -> bool {
-        self.health == Health::Good || now_us >= self.retry_at_us
+        self.out_asked.is_none() && (self.health == Health::Good || now_us >= self.retry_at_us)
     }
 
     /// Nothing may take longer than `commit_wait_us`.
     pub(super) fn watch(&mut self, now_us: u64) {
-        let flights = self.flights.iter().filter(|f| f.outstanding > 0).map(|f| f.submitted_us);
-        let upkeep = self.upkeep.iter().map(|u| u.submitted_us);
-        let oldest = flights.chain(upkeep).min();
-        let stuck = oldest.is_some_and(|t| now_us >= t.saturating_add(self.config.commit_wait_us));
-        if stuck && self.health == Health::Good {
-            self.fail(now_us);
+        let flights = self.flights.iter().map(|f| (f.submitted_us, f.owed));
+        let upkeep = self.upkeep.iter().map(|u| (u.submitted_us, u.owed));
+        let copies = self.refills.iter().filter_map(super::Refill::writing);
+        let wait_us = self.config.commit_wait_us;
+        let late = |since: u64| now_us >= since.saturating_add(wait_us);
+        let stuck =
+            flights.chain(upkeep).chain(copies).filter(|(t, owed)| !owed.is_none() && late(*t));
+        // Who was put out a moment ago answers in a moment.
+        let by = stuck.fold(0, |by, (_, owed)| by | owed.bits()) & self.member_bits();
+        let asked_late = self.out_asked.is_some_and(|(_, since)| late(since));
+        if by != 0 && !self.blame(by, now_us) || asked_late {
+            self.out_asked = self.out_asked.filter(|_| !asked_late);
+            if self.health == Health::Good {
+                self.fail(now_us);
+            }
         }
         if self.health == Health::Failed && now_us >= self.retry_at_us + self.config.commit_wait_us
         {
@@ -36,10 +45,17 @@ impl<B: Buffer> Log<B> {
         }
     }
 
-    pub(super) fn count_error(&mut self, now_us: u64) {
+    pub(super) fn count_error(&mut self, member: Member, now_us: u64) {
         self.counters.errors += 1;
+        if self.is_left_member(member) {
+            return;
+        }
         self.errors_in_row += 1;
-        if self.errors_in_row >= ERRORS_MAX {
+        self.errors_by |= 1 << member;
+        if self.errors_in_row >= ERRORS_MAX
+            && !self.blame(self.errors_by, now_us)
+            && !self.leave_column(self.errors_by)
+        {
             if self.health == Health::Good {
                 self.fail(now_us);
             }
@@ -47,7 +63,7 @@ impl<B: Buffer> Log<B> {
         }
     }
 
-    fn fail(&mut self, now_us: u64) {
+    pub(super) fn fail(&mut self, now_us: u64) {
         self.health = Health::Failed;
         self.retry_at_us = now_us + self.config.commit_wait_us;
         self.events.push_back(Event::Alarm(Alarm::Failed));
@@ -124,7 +140,7 @@ impl<B: Buffer> Log<B> {
 
     /// Writes failed flights again, in order, once the device has let go of their buffers.
     pub(super) fn rewrite<D: Disk<Buffer = B>>(&mut self, disk: &mut D, now_us: u64) {
-        let back = |f: &super::Flight<B>| !f.failed || (f.outstanding == 0 && f.buffer.is_some());
+        let back = |f: &super::Flight<B>| !f.failed || (f.owed.is_none() && f.buffer.is_some());
         if !self.rewriting || !self.may_try(now_us) || !self.flights.iter().all(back) {
             return;
         }

@@ -15,6 +15,7 @@ mod changes;
 mod failure;
 mod reads;
 mod segments;
+mod members;
 mod sweep;
 mod transactions;
 
@@ -34,6 +35,7 @@ pub(crate) use sweep::is_current;
 pub use transactions::{Flow, OpenKind, Refusal, Transaction, TransactionError};
 
 use batches::{Effect, Flight, Item};
+use members::Refill;
 use reads::Read;
 use segments::{Count, Cursor, Segment, Upkeep};
 use sweep::{ColdItem, Move, Sweep};
@@ -76,8 +78,10 @@ pub struct Column {
     pub column: u8,
     /// The log's uuid.
     pub log: u128,
-    /// Its members.
+    /// Its members: each batch goes to all of them.
     pub members: [Option<Member>; 2],
+    /// The one among them that is being filled: written to, not read.
+    pub filling: Option<Member>,
 }
 
 /// A segment as recovery left it.
@@ -165,6 +169,19 @@ pub enum Event {
         token: u64,
         /// The data.
         result: Result<ReadData, ReadError>,
+    },
+    /// A mirror's member fails. When the generation without it is durable on all others, call
+    /// `member_out` on every log of the set; when that cannot be done, `member_stays`. Until
+    /// then nothing is acknowledged that this member lacks.
+    MemberFails {
+        /// Which.
+        member: Member,
+    },
+    /// All that this log has stands on the member that was being filled. When every log has said
+    /// so, and the generation with it is durable on all members, call `member_in` on every log.
+    MemberFilled {
+        /// Which.
+        member: Member,
     },
     /// The operator should know.
     Alarm(Alarm),
@@ -370,6 +387,17 @@ pub struct Log<B> {
 
     health: Health,
     errors_in_row: u32,
+    /// Who made them, one bit each.
+    errors_by: u64,
+    /// The member that the owner is asked to put out, and since when.
+    out_asked: Option<(Member, u64)>,
+    /// When it may be asked again, after it could not.
+    ask_again_us: u64,
+    /// Members that the disk is to forget.
+    abandoned: Vec<Member>,
+    refills: Vec<Refill>,
+    /// Columns of a stripe whose device failed.
+    left: Vec<u8>,
     retry_at_us: u64,
     /// The last turn.
     turned_us: u64,
@@ -448,6 +476,12 @@ impl<B: Buffer> Log<B> {
             reads_waiting: VecDeque::new(),
             health: Health::Good,
             errors_in_row: 0,
+            errors_by: 0,
+            out_asked: None,
+            ask_again_us: 0,
+            abandoned: Vec::new(),
+            refills: Vec::new(),
+            left: Vec::new(),
             retry_at_us: 0,
             turned_us: now_us,
             cancels: 0,
@@ -457,16 +491,24 @@ impl<B: Buffer> Log<B> {
             events: VecDeque::new(),
         };
         log.adopt(start.segments, now_us);
-        for Owed { record, target, defer_of } in start.owed {
-            log.enqueue(Item::Forward(batches::Forward { record, target, defer_of }));
-            log.change_since_us = Some(now_us);
-        }
+        log.begin_refills();
+        log.owe(start.owed, now_us);
         log
+    }
+
+    fn owe(&mut self, owed: Vec<Owed>, now_us: u64) {
+        for Owed { record, target, defer_of } in owed {
+            self.enqueue(Item::Forward(batches::Forward { record, target, defer_of }));
+            self.change_since_us = Some(now_us);
+        }
     }
 
     /// Submits what is due. Call it at the end of each turn of the loop and at `deadline`.
     pub fn turn<D: Disk<Buffer = B>>(&mut self, disk: &mut D, now_us: u64, wall_us: u64) {
         self.turned_us = now_us;
+        for member in std::mem::take(&mut self.abandoned) {
+            disk.abandon(member);
+        }
         self.watch(now_us);
         self.rewrite(disk, now_us);
         self.submit_batches(disk, now_us, wall_us);
@@ -479,6 +521,7 @@ impl<B: Buffer> Log<B> {
             self.recount();
         }
         self.submit_reads(disk);
+        self.refill(disk, now_us);
         self.wake_paused();
         self.finish_close();
     }
@@ -491,6 +534,11 @@ impl<B: Buffer> Log<B> {
             self.upkeep_done(i, done, now_us);
         } else if let Some(i) = self.reads.iter().position(|r| r.token == done.token) {
             self.read_done(i, done);
+        } else if let Some(i) = self.refills.iter().position(|r| r.is_asked(done.token)) {
+            self.refill_done(i, done, now_us);
+        } else if self.spare.len() < BUFFERS {
+            // Of a member that was put out while it was being filled.
+            self.spare.extend(done.buffer);
         }
     }
 
@@ -581,6 +629,7 @@ impl<B: Buffer> Log<B> {
         let quiet = self.waiting.is_empty()
             && self.flights.is_empty()
             && self.upkeep.is_empty()
+            && self.refills.iter().all(Refill::is_quiet)
             && !self.is_sealing()
             && self.hot.is_none()
             && self.cold.iter().all(Option::is_none);

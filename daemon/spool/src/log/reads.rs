@@ -110,8 +110,7 @@ impl<B: Buffer> Log<B> {
             let (segment, offset, bytes) = read.span();
             let start = index(offset) / BLOCK * BLOCK;
             let end = round_up(index(offset) + bytes, BLOCK).min(index(self.segment_bytes));
-            let members = self.members(segment);
-            let member = members.into_iter().flatten().nth(read.member_try);
+            let member = self.readers(segment).nth(read.member_try);
             let at = segment.device_offset(self.segment_bytes) + len64(start);
             if let Some(member) = member.filter(|_| start < end) {
                 disk.read(read.token, member, at, end - start);
@@ -124,6 +123,13 @@ impl<B: Buffer> Log<B> {
 
     pub(super) fn read_done(&mut self, i: usize, done: Completion<B>) {
         let mut read = self.reads.swap_remove(i);
+        let (segment, _, _) = read.span();
+        if done.result.is_err() && self.readers(segment).all(|m| m != done.member) {
+            // Asked before it was put out: the others have not been asked yet.
+            read.member_try = 0;
+            self.reads_waiting.push_front(read);
+            return;
+        }
         let data = match done.result {
             Ok(n) if n == done.data.len() => done.data,
             Ok(_) => return self.try_copy(read, ReadError::Disk(crate::disk::DiskError::Short)),
@@ -175,7 +181,7 @@ impl<B: Buffer> Log<B> {
             read.refused = Some(error.clone());
         }
         let (segment, offset, _) = read.span();
-        if self.members(segment).into_iter().flatten().count() > read.member_try {
+        if self.readers(segment).count() > read.member_try {
             self.reads_waiting.push_front(read);
             return;
         }

@@ -4,12 +4,13 @@
 //! waits for (because its DONEs speak of messages there) has been durably reopened.
 
 use crate::bytes::{index, len32, len64, round_up};
-use crate::disk::{Buffer, Completion, Disk, Token, WriteTo};
+use crate::disk::{Buffer, Completion, Disk, Member, Token, WriteTo};
 use crate::index::{Trailer, footer_bytes};
 use crate::ledger::Ledger;
 use crate::limits::{BATCH_BYTES_MAX, BATCH_HEADER, BLOCK, COLD_BUCKETS_MAX, FOOTER_BYTES_MAX};
 use crate::segment::{SegmentHeader, SegmentKind, SegmentRef};
 
+use super::members::Owed;
 use super::{Alarm, Event, Log, SegmentStart};
 
 /// A set of this log's segments.
@@ -141,8 +142,8 @@ pub(super) struct Upkeep<B> {
     work: Work,
     segment: usize,
     pub(super) submitted_us: u64,
-    outstanding: u8,
-    failed: Option<Alarm>,
+    pub(super) owed: Owed,
+    failed: Option<(Member, Alarm)>,
     buffer: Option<B>,
 }
 
@@ -261,13 +262,16 @@ impl<B: Buffer> Log<B> {
         // A batch on its way may still bring something to life in it.
         let dead = |i: &usize| {
             let s = &self.segments[*i];
-            let over = !s.retired && s.state == State::Sealed && s.live == 0;
+            let over = !s.retired && !self.is_left(s.at) && s.state == State::Sealed && s.live == 0;
             over && self.flights.iter().all(|f| f.segment != *i)
         };
         let mut ways: Vec<usize> = (0..self.segments.len()).filter(dead).collect();
         ways.sort_unstable_by_key(|i| self.segments[*i].order);
         let mut given = Bits::default();
         for (i, segment) in self.segments.iter().enumerate() {
+            if self.is_left(segment.at) {
+                continue;
+            }
             if matches!(
                 segment.state,
                 State::Free | State::Ready | State::Opening | State::Blanking
@@ -295,13 +299,19 @@ impl<B: Buffer> Log<B> {
         let all = self.segments.iter().enumerate();
         let reclaimable =
             all.filter(|(i, s)| given.contains(*i) && !s.retired && !spoken_for(s)).count();
-        let blank = |s: &&Segment| !s.retired && matches!(s.state, State::Free | State::Ready);
+        let blank = |s: &&Segment| {
+            !s.retired && !self.is_left(s.at) && matches!(s.state, State::Free | State::Ready)
+        };
         let ahead = |s: &Segment| {
             matches!(s.state, State::Opening | State::Ready) && s.kind == SegmentKind::Hot
         };
         self.count = Count {
             reclaimable,
-            reusable: self.segments.iter().filter(|s| s.is_reusable()).count(),
+            reusable: self
+                .segments
+                .iter()
+                .filter(|s| s.is_reusable() && !self.is_left(s.at))
+                .count(),
             blank: self.segments.iter().filter(blank).count(),
             hot_ahead: self.segments.iter().any(ahead),
             sealed_live: self.segments.iter().any(|s| s.state == State::Sealed && s.live > 0),
@@ -316,7 +326,12 @@ impl<B: Buffer> Log<B> {
     /// Segments that only the log's own work may take: changes, copies, reports. With fewer, a
     /// restart in a full log could write nothing any more.
     pub(super) fn own_segments(&self) -> usize {
-        if self.segments.len() < 8 { 2 } else { 4 }
+        // One for each start that is cut off before it could free any.
+        match self.segments.len() {
+            0..6 => 2,
+            6..8 => 3,
+            _ => 4,
+        }
     }
 
     /// Space is so short that the log works on getting some back before anything else.
@@ -340,7 +355,7 @@ impl<B: Buffer> Log<B> {
     /// No segment is left that could be opened, and none is on its way.
     pub(super) fn is_out_of_segments(&self) -> bool {
         let opening = |s: &Segment| matches!(s.state, State::Opening | State::Ready);
-        !self.segments.iter().any(|s| s.is_reusable() || opening(s))
+        !self.segments.iter().any(|s| s.is_reusable() && !self.is_left(s.at) || opening(s))
     }
 
     pub(super) fn is_sealing(&self) -> bool {
@@ -436,9 +451,9 @@ impl<B: Buffer> Log<B> {
         }
         let home = self.columns.first().map_or(0, |c| c.column);
         let best = (0..self.segments.len())
-            .filter(|i| self.segments[*i].is_reusable())
+            .filter(|i| self.segments[*i].is_reusable() && !self.is_left(self.segments[*i].at))
             .filter(|i| self.flights.iter().all(|f| f.segment != *i))
-            .filter(|i| self.sweep_segment() != Some(*i))
+            .filter(|i| self.sweep_segment() != Some(*i) && !self.is_copied(*i))
             .min_by_key(|i| {
                 let s = &self.segments[*i];
                 (s.failed, s.at.column() != home, s.order)
@@ -501,6 +516,7 @@ impl<B: Buffer> Log<B> {
         let dead = (0..self.segments.len())
             .filter(|i| self.segments[*i].is_reusable() && self.segments[*i].state != State::Free)
             .filter(|i| !self.segments[*i].failed && self.sweep_segment() != Some(*i))
+            .filter(|i| !self.is_copied(*i) && !self.is_left(self.segments[*i].at))
             .filter(|i| self.flights.iter().all(|f| f.segment != *i))
             .min_by_key(|i| self.segments[*i].order);
         let Some(i) = dead else { return };
@@ -523,13 +539,12 @@ impl<B: Buffer> Log<B> {
         let at = self.segments[segment].at;
         let members = self.members(at);
         let token = self.token();
-        let outstanding = u8::try_from(members.iter().flatten().count()).expect("one or two");
         self.upkeep.push(Upkeep {
             token,
             work,
             segment,
             submitted_us: now_us,
-            outstanding,
+            owed: Owed(members),
             failed: None,
             buffer: None,
         });
@@ -587,44 +602,44 @@ impl<B: Buffer> Log<B> {
             }
         };
         let offset = at.device_offset(self.segment_bytes);
-        let failed = self.write_failed(&done, expected, offset);
+        let failed = self.write_failed(&done, at, expected, offset);
         let work = &mut self.upkeep[i];
-        work.outstanding = work.outstanding.saturating_sub(1);
-        work.failed = work.failed.take().or(failed);
+        work.owed.answered(done.member);
+        work.failed = work.failed.take().or_else(|| failed.map(|alarm| (done.member, alarm)));
         work.buffer = work.buffer.take().or(done.buffer);
-        if work.outstanding > 0 {
+        if !work.owed.is_none() {
             return;
         }
         let work = self.upkeep.swap_remove(i);
         self.spare.extend(work.buffer);
-        let failed = work.failed.is_some();
-        if let Some(alarm) = work.failed {
+        let failed = work.failed.as_ref().map(|(member, _)| *member);
+        if let Some((_, alarm)) = work.failed {
             self.events.push_back(Event::Alarm(alarm));
         }
         self.upkeep_result(work.work, work.segment, failed, now_us);
         self.recount_due = true;
     }
 
-    fn upkeep_result(&mut self, work: Work, segment: usize, failed: bool, now_us: u64) {
+    fn upkeep_result(&mut self, work: Work, segment: usize, failed: Option<Member>, now_us: u64) {
         match (work, failed) {
-            (Work::Header, false) => self.reopened(segment),
-            (Work::Blank, false) => {
+            (Work::Header, None) => self.reopened(segment),
+            (Work::Blank, None) => {
                 self.reopened(segment);
                 self.segments[segment].state = State::Free;
             }
-            (Work::Header | Work::Blank, true) => {
+            (Work::Header | Work::Blank, Some(member)) => {
                 // Nothing in it is needed, whichever header is there: it may be tried again.
                 self.segments[segment].state = State::Sealed;
                 self.segments[segment].failed = true;
-                self.count_error(now_us);
+                self.count_error(member, now_us);
             }
-            (Work::Footer, true) => {
+            (Work::Footer, Some(member)) => {
                 // Its index stays in memory; a restart reads the segment instead.
                 self.segments[segment].state = State::Sealed;
                 self.segments[segment].failed = true;
-                self.count_error(now_us);
+                self.count_error(member, now_us);
             }
-            (Work::Footer, false) => {
+            (Work::Footer, None) => {
                 self.segments[segment].state = State::Sealed;
                 self.segments[segment].index = None;
             }

@@ -287,6 +287,7 @@ impl World {
                     }
                 }
             }
+            Event::MemberFails { .. } | Event::MemberFilled { .. } => {}
             Event::Resume { .. } | Event::Alarm(_) | Event::Closed | Event::Read { .. } => {}
         }
     }
