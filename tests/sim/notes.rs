@@ -117,6 +117,7 @@ impl Disk for Watched<'_> {
         let what = if copied { What::Copied } else { read(&buffer.bytes()[..to.bytes]) };
         let open = u8::try_from(to.members.iter().flatten().count()).expect("one or two");
         let WriteTo { members, offset, bytes } = to;
+        trace(&what, members);
         self.notes.all.push(Note { token, members, offset, bytes, what, open, failed: false });
         self.disk.write(token, to, buffer);
     }
@@ -127,6 +128,36 @@ impl Disk for Watched<'_> {
 
     fn abandon(&mut self, member: Member) {
         self.disk.abandon(member);
+    }
+}
+
+/// With `RINGPOST_SIM_ID`: every write that speaks of that message, and every use of a segment.
+fn trace(what: &What, members: [Option<Member>; 2]) {
+    let Ok(wanted) = std::env::var("RINGPOST_SIM_ID") else { return };
+    match what {
+        What::Header(h) => {
+            eprintln!("WRITE {members:?} header {:?} epoch {:x} {:?}", h.segment, h.epoch, h.kind);
+        }
+        What::Footer(at, epoch) => eprintln!("WRITE {members:?} footer {at:?} epoch {epoch:x}"),
+        What::Copied => {}
+        What::Batch(b) => {
+            let mine = |id: &TransactionId| id.to_string() == wanted;
+            let changes = b.changes.iter().filter(|c| mine(&c.0));
+            let changes: Vec<_> = changes.map(|(_, at, epoch)| (at, epoch)).collect();
+            let (h, is_there) = (&b.header, b.messages.iter().any(mine));
+            if is_there || !changes.is_empty() {
+                eprintln!(
+                    "WRITE {members:?} batch {} attempt {} in {:?} epoch {:x}: MSG {is_there}, \
+                     changes {changes:x?}, dones {}, moves {}",
+                    h.seq,
+                    h.attempt,
+                    h.segment,
+                    h.epoch,
+                    b.dones.iter().any(|d| mine(&d.0)),
+                    b.moves.iter().any(|d| mine(&d.0)),
+                );
+            }
+        }
     }
 }
 

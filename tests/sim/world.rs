@@ -219,6 +219,9 @@ impl World {
         self.common.wall_us = self.wall();
         self.lose_member();
         let mut found = self.recover();
+        if std::env::var_os("RINGPOST_SIM_ID").is_some() {
+            eprintln!("START {:x?}", found.report);
+        }
         self.check(&found);
         let newest = Some(found.report.newest_wall_us).filter(|t| *t > 0);
         let plan = &self.common.plan;

@@ -9,7 +9,7 @@
 use crate::bytes::{Malformed, Reader, index, len32, round_up};
 use crate::ledger::{LEDGER_BYTES, Ledger};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_HEADER, BLOCK, RECORD_ALIGN, RECORD_HEADER};
-use crate::record::RecordHeader;
+use crate::record::{RecordHeader, RecordKind};
 use crate::segment::SegmentRef;
 
 /// First bytes of a batch.
@@ -159,6 +159,100 @@ impl BatchHeader {
             payload_crc: r.u32()?,
             block: r.u32()?,
         })
+    }
+}
+
+/// Records being put in a batch, one behind the other, in a buffer that others hold.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Filling {
+    used: usize,
+    records: u32,
+    payload_crc: u32,
+}
+
+impl Default for Filling {
+    fn default() -> Self {
+        Self { used: BATCH_HEADER, records: 0, payload_crc: 0 }
+    }
+}
+
+impl Filling {
+    /// Bytes so far, with the header's.
+    pub(crate) fn used(&self) -> usize {
+        self.used
+    }
+
+    pub(crate) fn records(&self) -> u32 {
+        self.records
+    }
+
+    /// A record from its parts; there is room for it.
+    pub(crate) fn put(&mut self, out: &mut [u8], kind: RecordKind, parts: &[&[u8]]) {
+        let start = self.used;
+        let mut at = start + RECORD_HEADER;
+        for part in parts {
+            out[at..at + part.len()].copy_from_slice(part);
+            at += part.len();
+        }
+        let header = RecordHeader::of(kind, &out[start + RECORD_HEADER..at]);
+        out[start..start + RECORD_HEADER].copy_from_slice(&header.to_bytes());
+        self.finish(out, start, at);
+    }
+
+    /// A record as it stood elsewhere; there is room for it.
+    pub(crate) fn put_verbatim(&mut self, out: &mut [u8], record: &[u8]) {
+        let start = self.used;
+        let end = start + record.len();
+        out[start..end].copy_from_slice(record);
+        self.finish(out, start, end);
+    }
+
+    fn finish(&mut self, out: &mut [u8], start: usize, end: usize) {
+        let aligned = round_up(end, RECORD_ALIGN);
+        out[end..aligned].fill(0);
+        let head = &out[start..start + RECORD_HEADER];
+        self.payload_crc = crc32c::crc32c_append(self.payload_crc, head);
+        self.used = aligned;
+        self.records += 1;
+    }
+
+    /// Zeros up to whole blocks; returns the batch's bytes.
+    pub(crate) fn pad(&self, out: &mut [u8]) -> usize {
+        let bytes = round_up(self.used, BLOCK);
+        out[self.used..bytes].fill(0);
+        bytes
+    }
+
+    /// The header of a first attempt in that use of a segment, written in that run by that core.
+    /// Log, place and what was before it are still to be said.
+    pub(crate) fn header(
+        &self,
+        (segment, epoch): (SegmentRef, u64),
+        (run, core): (u32, u16),
+        seq: u64,
+    ) -> BatchHeader {
+        BatchHeader {
+            log: 0,
+            epoch,
+            segment,
+            run,
+            core,
+            attempt: 0,
+            seq,
+            durable_through: 0,
+            bytes: len32(round_up(self.used, BLOCK)),
+            records: self.records,
+            previous_crc: 0,
+            previous_segment: SegmentRef::NONE,
+            previous_block: 0,
+            stale_segment: SegmentRef::NONE,
+            previous_epoch: 0,
+            stale_epoch: 0,
+            ledger: Ledger::default(),
+            wall_us: 0,
+            payload_crc: self.payload_crc,
+            block: 0,
+        }
     }
 }
 

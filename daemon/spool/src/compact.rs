@@ -15,25 +15,26 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::batch::BatchHeader;
+use crate::batch::{BatchHeader, Filling};
 use crate::bytes::{index, len32, len64, round_up};
 use crate::disk::Device;
 use crate::fetch;
 use crate::id::TransactionId;
 use crate::index::{IndexItem, IndexWalk, Summary, Trailer, footer_bytes};
+use crate::leave::Leaving;
 use crate::ledger::Ledger;
 use crate::limits::{
     BATCH_BYTES_MAX, BATCH_HEADER, BLOCK, FOOTER_BYTES_MAX, RECORD_ALIGN, RECORD_HEADER,
 };
 use crate::live::{Live, Place};
-use crate::log::{StoredMessage, carry, is_current, refresh, stored};
+use crate::log::{StoredMessage, carry, refresh, stored};
 use crate::message::MessageHead;
-use crate::record::{Change, ChunkHead, RecordHeader, RecordKind, Target};
+use crate::record::{Change, ChunkHead, RecordKind, Target};
 use crate::replay::Replayed;
 use crate::scan::{self, Found};
 use crate::segment::{SegmentHeader, SegmentKind, SegmentRef};
 use crate::set::{Set, SetError};
-use crate::survey::{SegmentFound, Survey, footer};
+use crate::survey::{SegmentFound, Survey};
 
 /// Numbers of the cores that such segments name: no core has them.
 const CORE: u16 = 0x8000;
@@ -156,13 +157,13 @@ struct Gathering<'a, D> {
     attempts: u64,
 }
 
-impl<D: Device> Gathering<'_, D> {
+impl<'a, D: Device> Gathering<'a, D> {
     /// The emptiest segments, as many as one can take in.
     fn sources(&mut self, free: &[usize]) -> Vec<Source> {
         let mut all = Vec::new();
         for (i, found) in self.survey.segments.iter().enumerate() {
             if found.is_used() && !found.quarantined && !free.contains(&i) {
-                all.extend(self.source(found));
+                all.extend(self.source(i));
             }
         }
         all.sort_by_key(|s| (s.bytes, s.at));
@@ -176,49 +177,30 @@ impl<D: Device> Gathering<'_, D> {
         all.into_iter().take_while(fits).take(SOURCES_MAX).collect()
     }
 
-    fn source(&mut self, found: &SegmentFound) -> Option<Source> {
-        let index = match (&found.footer, &found.index) {
-            (Some(trailer), _) => footer(self.set, found.at, trailer)?,
-            (None, index) => index.clone()?,
-        };
+    fn source(&mut self, i: usize) -> Option<Source> {
+        let at = self.survey.segments[i].at;
+        let leaving = self.leaving();
+        let index = leaving.index(self.set, i).filter(|index| leaving.can_leave(i, index))?;
         let mut bytes = 0;
-        for id in self.live.by(found.at) {
+        for id in self.live.by(at) {
             let message = self.replayed.live.get(*id)?;
             let octets: u64 = places(message).map(|p| u64::from(p.length)).sum();
             bytes += octets + GROWTH;
         }
         for item in IndexWalk::new(&index) {
-            match item.ok()? {
-                // A failed attempt that a crash could find again must be gone first.
-                IndexItem::Batch(b) if self.stands(b.stale_segment, b.stale_epoch) => return None,
-                IndexItem::Other { kind, body, whole, .. } => {
-                    bytes += len64(whole.len());
-                    let change = Change::decode(kind, body).ok()??;
-                    if !self.may_leave(found.at, &change) {
-                        return None;
-                    }
-                }
-                IndexItem::Batch(_) | IndexItem::Message(_) | IndexItem::Chunk(_) => {}
+            if let IndexItem::Other { whole, .. } = item.ok()? {
+                bytes += len64(whole.len());
             }
         }
-        Some(Source { at: found.at, index, bytes })
+        Some(Source { at, index, bytes })
     }
 
-    /// A MOVE goes only with the copy that it brought: else the older copy could come back.
-    fn may_leave(&self, at: SegmentRef, change: &Change) -> bool {
-        let Change::Move(older, _) = change else { return true };
-        !self.stands(older.segment, older.epoch)
-            || self.replayed.live.get(older.id).is_some_and(|live| live.segment == at)
-    }
-
-    fn stands(&self, at: SegmentRef, epoch: u64) -> bool {
-        let found = self.survey.segments.iter().find(|s| s.at == at);
-        found.is_some_and(|s| s.is_used() && s.epoch() == epoch)
+    fn leaving(&self) -> Leaving<'a> {
+        Leaving { survey: self.survey, replayed: self.replayed }
     }
 
     fn epoch(&self, at: SegmentRef) -> u64 {
-        let found = self.survey.segments.iter().find(|s| s.at == at);
-        found.map_or(0, SegmentFound::epoch)
+        self.leaving().epoch(at)
     }
 
     /// Of the segment being filled.
@@ -254,8 +236,8 @@ impl<D: Device> Gathering<'_, D> {
             }
         }
         for source in sources {
-            for record in self.owed(source, &moved) {
-                if !writer.put_verbatim(self.set, &record)? {
+            for owed in self.leaving().owed(source.at, &source.index, &moved) {
+                if !writer.put_verbatim(self.set, &owed.record)? {
                     return Ok(Filled::Full);
                 }
             }
@@ -335,39 +317,6 @@ impl<D: Device> Gathering<'_, D> {
         refresh(&mut message.envelope, live, defer.as_ref());
         Some(message)
     }
-
-    /// The changes that someone still needs when that segment is gone.
-    fn owed(&self, source: &Source, moved: &HashSet<TransactionId>) -> Vec<Vec<u8>> {
-        let mut owed = Vec::new();
-        for item in IndexWalk::new(&source.index).flatten() {
-            let IndexItem::Other { offset, kind, body, whole } = item else { continue };
-            let Ok(Some(change)) = Change::decode(kind, body) else { continue };
-            let target = change.target();
-            let nowhere = target.segment == SegmentRef::NONE;
-            if !nowhere && !self.stands(target.segment, target.epoch) {
-                continue;
-            }
-            let needed = match (&change, self.replayed.live.get(target.id)) {
-                // Of a copy that goes with it, or an older one that goes as well.
-                (Change::Move(..), _) => moved.contains(&target.id),
-                // Its state went with it.
-                (_, Some(_)) if moved.contains(&target.id) => false,
-                (Change::Defer(_), live) => {
-                    live.is_some_and(|l| l.defer_place() == Some((source.at, offset)))
-                }
-                (_, Some(live)) => {
-                    (nowhere || live.segment == target.segment) && is_current(&change, live)
-                }
-                // Ended, and its MSG stands elsewhere. (Where that segment goes as well, a crash
-                // may come between the two.)
-                (_, None) => target.segment != source.at,
-            };
-            if needed {
-                owed.push(whole.to_vec());
-            }
-        }
-        owed
-    }
 }
 
 /// An empty use of a segment.
@@ -410,8 +359,7 @@ struct Writer {
     offset: usize,
     seq: u64,
     batch: Vec<u8>,
-    records: u32,
-    payload_crc: u32,
+    filling: Filling,
     index: Vec<u8>,
     /// What the footer will say of the batch being filled, at most.
     more_index: usize,
@@ -424,9 +372,8 @@ impl Writer {
             size,
             offset: BLOCK,
             seq: 1,
-            batch: vec![0; BATCH_HEADER],
-            records: 0,
-            payload_crc: 0,
+            batch: vec![0; BATCH_BYTES_MAX],
+            filling: Filling::default(),
             index: Vec::new(),
             more_index: 0,
         }
@@ -438,10 +385,12 @@ impl Writer {
         kind: RecordKind,
         parts: &[&[u8]],
     ) -> Result<bool, SetError> {
-        let body = parts.concat();
-        let mut record = RecordHeader::of(kind, &body).to_bytes().to_vec();
-        record.extend_from_slice(&body);
-        self.put_verbatim(set, &record)
+        let body: usize = parts.iter().map(|part| part.len()).sum();
+        let fits = self.makes_room(set, RECORD_HEADER + body)?;
+        if fits {
+            self.filling.put(&mut self.batch, kind, parts);
+        }
+        Ok(fits)
     }
 
     /// False when there is no room.
@@ -450,60 +399,46 @@ impl Writer {
         set: &mut Set<D>,
         record: &[u8],
     ) -> Result<bool, SetError> {
-        if BATCH_HEADER + record.len() > BATCH_BYTES_MAX {
-            return Ok(false);
+        let fits = self.makes_room(set, record.len())?;
+        if fits {
+            self.filling.put_verbatim(&mut self.batch, record);
         }
-        if self.batch.len() + record.len() > BATCH_BYTES_MAX && !self.flush(set)? {
-            return Ok(false);
-        }
-        self.payload_crc = crc32c::crc32c_append(self.payload_crc, &record[..RECORD_HEADER]);
-        self.batch.extend_from_slice(record);
-        self.batch.resize(round_up(self.batch.len(), RECORD_ALIGN), 0);
-        self.records += 1;
-        Ok(true)
+        Ok(fits)
+    }
+
+    fn makes_room<D: Device>(&mut self, set: &mut Set<D>, bytes: usize) -> Result<bool, SetError> {
+        let fits = |used: usize| round_up(used + bytes, RECORD_ALIGN) <= BATCH_BYTES_MAX;
+        Ok(fits(self.filling.used()) || fits(BATCH_HEADER) && self.flush(set)?)
     }
 
     fn flush<D: Device>(&mut self, set: &mut Set<D>) -> Result<bool, SetError> {
-        if self.records == 0 {
+        let filling = std::mem::take(&mut self.filling);
+        if filling.records() == 0 {
             return Ok(true);
         }
-        let mut bytes = std::mem::replace(&mut self.batch, vec![0; BATCH_HEADER]);
-        bytes.resize(round_up(bytes.len(), BLOCK), 0);
+        let size = filling.pad(&mut self.batch);
+        let bytes = &mut self.batch[..size];
         let header = BatchHeader {
-            log: self.header.log,
-            epoch: self.header.epoch,
-            segment: self.header.segment,
-            run: self.header.run,
-            core: self.header.core,
-            attempt: 0,
-            seq: self.seq,
             durable_through: self.seq - 1,
-            bytes: len32(bytes.len()),
-            records: std::mem::take(&mut self.records),
-            previous_crc: 0,
-            previous_segment: SegmentRef::NONE,
-            previous_block: 0,
-            stale_segment: SegmentRef::NONE,
-            previous_epoch: 0,
-            stale_epoch: 0,
-            ledger: Ledger::default(),
             wall_us: self.header.opened_wall_us,
-            payload_crc: std::mem::take(&mut self.payload_crc),
             block: len32(self.offset / BLOCK),
+            log: self.header.log,
+            ..filling.header(
+                (self.header.segment, self.header.epoch),
+                (self.header.run, self.header.core),
+                self.seq,
+            )
         };
-        let crc = header.encode(&mut bytes);
+        let crc = header.encode(bytes);
         let found = Found { header, crc, offset: 0 };
         let understood =
-            scan::index_batch_at(&bytes, &found, len32(self.offset), &mut self.index).is_ok();
+            scan::index_batch_at(bytes, &found, len32(self.offset), &mut self.index).is_ok();
         let footer = footer_bytes(self.index.len());
-        if !understood
-            || footer > FOOTER_BYTES_MAX
-            || self.offset + bytes.len() + footer > self.size
-        {
+        if !understood || footer > FOOTER_BYTES_MAX || self.offset + size + footer > self.size {
             return Ok(false);
         }
-        write(set, self.header.segment, self.offset, &bytes)?;
-        self.offset += bytes.len();
+        write(set, self.header.segment, self.offset, bytes)?;
+        self.offset += size;
         self.seq += 1;
         Ok(true)
     }

@@ -37,6 +37,8 @@ mod replay;
 
 pub mod log;
 
+mod leave;
+
 mod compact;
 
 pub mod recovery;

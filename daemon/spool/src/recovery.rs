@@ -7,17 +7,16 @@
 //! *Failure*: a device or segment that is not ours to read is named and refused; damage is
 //! reported and kept for inspection, and the rest goes on.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::compact;
 use crate::disk::Device;
 use crate::id::RUN_MAX;
-use crate::index::{IndexItem, IndexWalk};
+use crate::leave::Leaving;
 use crate::ledger::Ledger;
 use crate::limits::BLOCK;
 use crate::live::Table;
 use crate::log::{Column, LogStart, Owed, SegmentStart};
-use crate::record::Change;
 use crate::replay::{Replayed, replay};
 use crate::segment::{SegmentKind, SegmentRef};
 use crate::set::{Problem, Set, SetError, problem};
@@ -261,7 +260,7 @@ fn rescue<D: Device>(
     survey: &Survey,
     replayed: &mut Replayed,
 ) -> Option<Rescued> {
-    let mut live: std::collections::HashSet<SegmentRef> = std::collections::HashSet::new();
+    let mut live: HashSet<SegmentRef> = HashSet::new();
     for message in replayed.live.iter() {
         live.insert(message.segment);
         live.extend(message.chunks().iter().map(|c| c.segment));
@@ -277,54 +276,15 @@ fn rescue<D: Device>(
         if segment.quarantined || live.contains(&segment.at) {
             continue;
         }
-        let index = match (&segment.footer, &segment.index) {
-            (Some(trailer), _) => crate::survey::footer(set, segment.at, trailer),
-            (None, index) => index.clone(),
+        let leaving = Leaving { survey, replayed };
+        let Some(index) = leaving.index(set, i).filter(|index| leaving.can_leave(i, index)) else {
+            continue;
         };
-        if let Some(owed) = index.and_then(|index| owed_by(survey, replayed, segment.at, &index)) {
-            replayed.waits[i].clear();
-            return Some(Rescued { segment: i, owed });
-        }
+        let owed = leaving.owed(segment.at, &index, &HashSet::new());
+        replayed.waits[i].clear();
+        return Some(Rescued { segment: i, owed });
     }
     None
-}
-
-/// What must be written again when that segment goes; `None` when it cannot go.
-fn owed_by(
-    survey: &Survey,
-    replayed: &Replayed,
-    at: SegmentRef,
-    index: &[u8],
-) -> Option<Vec<Owed>> {
-    let stands = |other: SegmentRef, epoch: u64| {
-        let found = survey.segments.iter().find(|s| s.at == other);
-        found.is_some_and(|s| s.is_used() && s.epoch() == epoch)
-    };
-    let mut owed = Vec::new();
-    for item in IndexWalk::new(index) {
-        let (offset, kind, body, whole) = match item.ok()? {
-            IndexItem::Batch(b) if stands(b.stale_segment, b.stale_epoch) => return None,
-            IndexItem::Other { offset, kind, body, whole } => (offset, kind, body, whole),
-            IndexItem::Batch(_) | IndexItem::Message(_) | IndexItem::Chunk(_) => continue,
-        };
-        let Ok(Some(change)) = Change::decode(kind, body) else { return None };
-        let target = change.target();
-        let there = target.segment == SegmentRef::NONE || stands(target.segment, target.epoch);
-        if !there || target.segment == at {
-            continue;
-        }
-        let live = replayed.live.get(target.id);
-        let counts = |live: &crate::live::Live| live.defer_place() == Some((at, offset));
-        let defer_of = match (&change, live) {
-            // The older copy must go first.
-            (Change::Move(..), _) => return None,
-            (Change::Defer(_), Some(live)) if counts(live) => Some(target.id),
-            (Change::Defer(_), _) => continue,
-            _ => None,
-        };
-        owed.push(Owed { record: whole.to_vec(), target: target.segment, defer_of });
-    }
-    Some(owed)
 }
 
 /// Segments that speak of each other go to one core; the free ones are dealt out.
@@ -365,6 +325,7 @@ fn share<D: Device>(
             used: segment.is_used(),
             kind: segment.header.map_or(SegmentKind::Hot, |h| h.kind),
             waits_for: std::mem::take(&mut replayed.waits[i]),
+            attempts: std::mem::take(&mut replayed.attempts[i]),
             index: segment.index.clone(),
             quarantined: segment.quarantined,
         });

@@ -23,6 +23,8 @@ pub(crate) struct Replayed {
     pub(crate) live: Table,
     /// For each segment, in the survey's order: the segments it must wait for.
     pub(crate) waits: Vec<Vec<SegmentRef>>,
+    /// Of those, the ones with failed attempts at batches that stand in it.
+    pub(crate) attempts: Vec<Vec<SegmentRef>>,
     pub(crate) second_copies: u64,
     pub(crate) damage: Vec<Damage>,
 }
@@ -38,6 +40,8 @@ struct Replay<'a> {
     survey: &'a Survey,
     by_place: HashMap<SegmentRef, usize>,
     out: Replayed,
+    /// The number of the batch played last, and the segments with attempts at it.
+    tried: (u64, Vec<usize>),
     /// Of the run being played: parts of each copy of a message that is not finished.
     chunks: HashMap<(TransactionId, u16), Vec<(u32, Place)>>,
     /// Messages whose chunks are not all there: dead ones, or damaged.
@@ -53,13 +57,16 @@ pub(crate) fn replay<D: Device>(set: &mut Set<D>, survey: &Survey) -> Replayed {
         out: Replayed {
             live: Table::default(),
             waits: vec![Vec::new(); survey.segments.len()],
+            attempts: vec![Vec::new(); survey.segments.len()],
             second_copies: 0,
             damage: Vec::new(),
         },
+        tried: (0, Vec::new()),
         chunks: HashMap::new(),
         broken: HashMap::new(),
     };
     for group in survey.groups.values() {
+        replay.tried = (0, Vec::new());
         replay.group(set, &group.segments);
         replay.chunks.clear();
     }
@@ -130,7 +137,7 @@ impl Replay<'_> {
     fn play(&mut self, cursor: &mut Cursor) -> bool {
         let index = std::mem::take(&mut cursor.index);
         let mut walk = IndexWalk::resume(&index, cursor.position);
-        self.wait(cursor.segment, cursor.batch.stale_segment, cursor.batch.stale_epoch);
+        self.attempt(cursor.segment, &cursor.batch);
         let more = loop {
             match walk.next() {
                 Some(Ok(IndexItem::Batch(batch))) => {
@@ -144,6 +151,30 @@ impl Replay<'_> {
         cursor.position = walk.position();
         cursor.index = index;
         more
+    }
+
+    /// A batch names the last failed attempt at it; one that failed between may not be there to
+    /// name those before. Attempts are played in their order.
+    fn attempt(&mut self, segment: usize, batch: &IndexBatch) {
+        if self.tried.0 != batch.seq {
+            self.tried.0 = batch.seq;
+            self.tried.1.clear();
+        }
+        let stands = self.by_place.get(&batch.stale_segment).copied().filter(|i| {
+            let found = &self.survey.segments[*i];
+            found.is_used() && found.epoch() == batch.stale_epoch
+        });
+        let tried = std::mem::take(&mut self.tried.1);
+        for earlier in tried.iter().copied().chain(stands).filter(|i| *i != segment) {
+            let at = self.survey.segments[earlier].at;
+            self.add_wait(segment, at);
+            let attempts = &mut self.out.attempts[segment];
+            if !attempts.contains(&at) {
+                attempts.push(at);
+            }
+        }
+        self.tried.1 = tried;
+        self.tried.1.push(segment);
     }
 
     fn record(&mut self, segment: usize, item: IndexItem<'_>) {

@@ -58,6 +58,19 @@ pub(crate) struct SegmentFound {
 type Indexed = Result<(Vec<u8>, Vec<u32>), UnknownCritical>;
 
 impl SegmentFound {
+    /// Nothing is known of it yet.
+    pub(crate) fn new(at: SegmentRef) -> Self {
+        Self {
+            at,
+            header: None,
+            footer: None,
+            index: None,
+            batches: Vec::new(),
+            entries: HashMap::new(),
+            quarantined: false,
+        }
+    }
+
     pub(crate) fn epoch(&self) -> u64 {
         self.header.map_or(0, |h| h.epoch)
     }
@@ -101,15 +114,7 @@ pub(crate) fn survey<D: Device>(
     set: &mut Set<D>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Survey, SetError> {
-    let mut survey = Survey {
-        segments: Vec::new(),
-        groups: BTreeMap::new(),
-        damage: Vec::new(),
-        strike: Vec::new(),
-        heal: Vec::new(),
-        newest_wall_us: 0,
-        batches: 0,
-    };
+    let mut survey = Survey::of(Vec::new());
     let columns = u8::try_from(set.logs.len()).expect("at most MEMBERS_MAX");
     let places = || {
         let numbers = 0..set.superblock.segments;
@@ -155,20 +160,25 @@ impl Work<'_> {
 }
 
 impl Survey {
+    /// Of these segments, nothing more being known.
+    pub(crate) fn of(segments: Vec<SegmentFound>) -> Self {
+        Self {
+            segments,
+            groups: BTreeMap::new(),
+            damage: Vec::new(),
+            strike: Vec::new(),
+            heal: Vec::new(),
+            newest_wall_us: 0,
+            batches: 0,
+        }
+    }
+
     fn look<D: Device>(
         &mut self,
         set: &mut Set<D>,
         at: SegmentRef,
     ) -> Result<SegmentFound, SetError> {
-        let mut found = SegmentFound {
-            at,
-            header: None,
-            footer: None,
-            index: None,
-            batches: Vec::new(),
-            entries: HashMap::new(),
-            quarantined: false,
-        };
+        let mut found = SegmentFound::new(at);
         found.header = self.header(set, at, &mut found.quarantined)?;
         let Some(header) = found.header.filter(|h| !h.unfinished) else { return Ok(found) };
         found.footer = self.sealed(set, &header);

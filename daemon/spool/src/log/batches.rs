@@ -5,7 +5,7 @@
 //!
 //! *Limits*: `FLIGHTS_MAX` at once, one `BATCH_BYTES_MAX` each.
 
-use crate::batch::{BatchHeader, Records};
+use crate::batch::{BatchHeader, Filling, Records};
 use crate::bytes::{index, len32, len64, round_up};
 use crate::disk::{Buffer, Completion, Disk, Token, WriteTo};
 use crate::id::TransactionId;
@@ -17,7 +17,7 @@ use crate::limits::{
 };
 use crate::live::{Live, Place};
 use crate::message::{MESSAGE_HEAD, MessageHead};
-use crate::record::{CHUNK_HEAD, Change, ChunkHead, RecordHeader, RecordKind};
+use crate::record::{CHUNK_HEAD, Change, ChunkHead, RecordKind};
 use crate::segment::{SegmentKind, SegmentRef};
 
 use super::members::Owed;
@@ -169,10 +169,9 @@ pub(super) struct Flight<B> {
 /// A batch being filled.
 pub(super) struct Builder<B> {
     pub(super) buffer: B,
-    pub(super) used: usize,
+    filling: Filling,
     pub(super) limit: usize,
     pub(super) index_bytes: usize,
-    payload_crc: u32,
     pub(super) effects: Vec<Effect>,
 }
 
@@ -181,47 +180,25 @@ impl<B: Buffer> Builder<B> {
     pub(super) fn new(buffer: B, limit: usize, effects: Vec<Effect>) -> Self {
         Self {
             buffer,
-            used: BATCH_HEADER,
+            filling: Filling::default(),
             limit,
             index_bytes: RECORD_HEADER + 26,
-            payload_crc: 0,
             effects,
         }
     }
 
     pub(super) fn fits(&self, bytes: usize) -> bool {
-        round_up(self.used + bytes, BLOCK) <= self.limit
+        round_up(self.filling.used() + bytes, BLOCK) <= self.limit
     }
 
     /// A record from its parts.
     pub(super) fn put(&mut self, kind: RecordKind, parts: &[&[u8]]) {
-        let start = self.used;
-        let mut at = start + RECORD_HEADER;
-        let out = self.buffer.bytes_mut();
-        for part in parts {
-            out[at..at + part.len()].copy_from_slice(part);
-            at += part.len();
-        }
-        let header = RecordHeader::of(kind, &out[start + RECORD_HEADER..at]);
-        out[start..start + RECORD_HEADER].copy_from_slice(&header.to_bytes());
-        self.finish(start, at);
+        self.filling.put(self.buffer.bytes_mut(), kind, parts);
     }
 
     /// A record as it stood elsewhere.
     pub(super) fn put_verbatim(&mut self, record: &[u8]) {
-        let start = self.used;
-        let end = start + record.len();
-        self.buffer.bytes_mut()[start..end].copy_from_slice(record);
-        self.finish(start, end);
-    }
-
-    fn finish(&mut self, start: usize, end: usize) {
-        let aligned = round_up(end, RECORD_ALIGN);
-        let out = self.buffer.bytes_mut();
-        out[end..aligned].fill(0);
-        let head = &out[start..start + RECORD_HEADER];
-        self.payload_crc = crc32c::crc32c_append(self.payload_crc, head);
-        self.used = aligned;
+        self.filling.put_verbatim(self.buffer.bytes_mut(), record);
     }
 }
 
@@ -375,32 +352,17 @@ impl<B: Buffer> Log<B> {
         now_us: u64,
         wall_us: u64,
     ) {
-        let bytes = round_up(builder.used, BLOCK);
-        builder.buffer.bytes_mut()[builder.used..bytes].fill(0);
+        let filling = builder.filling;
+        let bytes = filling.pad(builder.buffer.bytes_mut());
+        debug_assert!(filling.records() == len32(builder.effects.len()));
         let segment = &mut self.segments[cursor.segment];
         segment.index_reserved += builder.index_bytes;
-        let at = segment.at;
+        let place = (segment.at, segment.epoch);
         let header = BatchHeader {
-            log: 0,
-            epoch: segment.epoch,
-            segment: at,
-            run: self.run,
-            core: self.core,
-            attempt: 0,
-            seq: self.next_seq,
             durable_through: self.durable_through,
-            bytes: len32(bytes),
-            records: len32(builder.effects.len()),
-            previous_crc: 0,
-            previous_segment: SegmentRef::NONE,
-            previous_block: 0,
-            stale_segment: SegmentRef::NONE,
-            previous_epoch: 0,
-            stale_epoch: 0,
             ledger: self.ledger,
             wall_us,
-            payload_crc: builder.payload_crc,
-            block: 0,
+            ..filling.header(place, (self.run, self.core), self.next_seq)
         };
         self.next_seq += 1;
         let next = Cursor { segment: cursor.segment, offset: cursor.offset + len32(bytes) };
@@ -538,7 +500,6 @@ impl<B: Buffer> Log<B> {
             attempt: header.attempt,
         };
         entries.extend_from_slice(&batch.encode());
-        self.wait_for(i, header.stale_segment);
         let mut effects = flight.effects;
         for (record, effect) in Records::new(buffer.bytes(), &header).zip(effects.drain(..)) {
             let record = record.expect("a batch made here is well formed");

@@ -164,7 +164,7 @@ impl<B: Buffer> Log<B> {
             flight.segment = cursor.segment;
             flight.offset = cursor.offset;
             self.hot = Some(super::Cursor { offset: cursor.offset + len32(bytes), ..cursor });
-            self.wait_for(cursor.segment, stale);
+            self.wait_for_attempt(cursor.segment, stale);
             self.write_flight(disk, i, now_us);
         }
         self.rewriting = false;

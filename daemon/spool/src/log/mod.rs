@@ -31,7 +31,7 @@ use crate::segment::{SegmentKind, SegmentRef};
 
 pub use changes::ChangeError;
 pub(crate) use reads::{carry, refresh, stored};
-pub(crate) use sweep::is_current;
+pub(crate) use sweep::counts;
 pub use transactions::{Flow, OpenKind, Refusal, Transaction, TransactionError};
 
 use batches::{Effect, Flight, Item};
@@ -97,6 +97,8 @@ pub struct SegmentStart {
     pub kind: SegmentKind,
     /// Segments whose reuse this one has to wait for.
     pub waits_for: Vec<SegmentRef>,
+    /// Of those, the ones with failed attempts at batches that stand here.
+    pub attempts: Vec<SegmentRef>,
     /// Its index when it has no footer.
     pub index: Option<Vec<u8>>,
     /// Part of it could not be read: not to be reused.

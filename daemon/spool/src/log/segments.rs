@@ -80,6 +80,9 @@ pub(super) struct Segment {
     /// Their bytes.
     pub(super) live_bytes: u64,
     pub(super) waits_for: Bits,
+    /// Of those, the ones with a failed attempt at a batch that stands here, or at which a further
+    /// attempt failed here: nothing that could be copied forward ends that.
+    pub(super) attempts: Bits,
     /// Age: smaller is older.
     pub(super) order: u64,
     pub(super) opened_us: u64,
@@ -162,6 +165,7 @@ impl<B: Buffer> Log<B> {
                 live: 0,
                 live_bytes: 0,
                 waits_for: Bits::default(),
+                attempts: Bits::default(),
                 order: start.epoch,
                 opened_us: now_us,
                 swept_us: 0,
@@ -175,12 +179,11 @@ impl<B: Buffer> Log<B> {
                 retired: start.quarantined,
             });
             self.next_order = self.next_order.max(start.epoch + 1);
-            waits.push(start.waits_for);
+            waits.push((start.waits_for, start.attempts));
         }
-        for (later, waits) in waits.into_iter().enumerate() {
-            for earlier in waits {
-                self.wait_for(later, earlier);
-            }
+        for (later, (waits, attempts)) in waits.into_iter().enumerate() {
+            waits.into_iter().for_each(|earlier| self.wait_for(later, earlier));
+            attempts.into_iter().for_each(|earlier| self.wait_for_attempt(later, earlier));
         }
         let mut places = Vec::new();
         for live in self.table.iter() {
@@ -223,6 +226,17 @@ impl<B: Buffer> Log<B> {
         {
             self.segments[later].waits_for.insert(earlier);
             self.recount_due |= self.segments[later].state == State::Sealed;
+        }
+    }
+
+    /// `earlier` holds a failed attempt at what was then written to `later`. A batch names the last
+    /// one only: those before it are known by this chain.
+    pub(super) fn wait_for_attempt(&mut self, later: usize, earlier: SegmentRef) {
+        self.wait_for(later, earlier);
+        let Some(earlier) = self.segment_of(earlier) else { return };
+        let segment = &mut self.segments[later];
+        if segment.waits_for.contains(earlier) {
+            segment.attempts.insert(earlier);
         }
     }
 
@@ -652,8 +666,10 @@ impl<B: Buffer> Log<B> {
         self.segments[i].failed = false;
         self.segments[i].epoch_before = 0;
         self.segments[i].waits_for.clear();
+        self.segments[i].attempts.clear();
         for segment in &mut self.segments {
             segment.waits_for.remove(i);
+            segment.attempts.remove(i);
         }
     }
 }

@@ -552,25 +552,14 @@ impl<B: Buffer> Log<B> {
         }
         let stands =
             target.segment == SegmentRef::NONE || self.stands(target.segment, target.epoch);
-        if !stands || target.segment == at {
+        if !stands {
             return;
         }
         let live = self.table.get(target.id).filter(|l| !l.is_finished());
-        let mut defer_of = None;
-        if let Some(live) = live {
-            // A later copy says the same.
-            let moved = target.segment != SegmentRef::NONE && live.segment != target.segment;
-            if matches!(change, Change::Defer(_)) {
-                if live.defer_place() != Some((at, offset)) {
-                    return;
-                }
-                defer_of = Some(target.id);
-            } else if moved || !is_current(&change, live) {
-                return;
-            }
-        } else if matches!(change, Change::Defer(_)) {
+        if !counts(&change, (at, offset), live) {
             return;
         }
+        let defer_of = matches!(change, Change::Defer(_)).then_some(target.id);
         let item =
             Item::Forward(Forward { record: whole.to_vec(), target: target.segment, defer_of });
         self.enqueue(item);
@@ -602,7 +591,8 @@ impl<B: Buffer> Log<B> {
         }
         if purpose == Purpose::Forward && self.segments[segment].live == 0 {
             // What it kept waiting for may have been reopened since: then it waits no more.
-            let before = std::mem::take(&mut self.segments[segment].waits_for);
+            let attempts = self.segments[segment].attempts.clone();
+            let before = std::mem::replace(&mut self.segments[segment].waits_for, attempts);
             self.recount_due = true;
             for at in keep {
                 if self.segment_of(at).is_some_and(|i| before.contains(i)) {
@@ -613,8 +603,28 @@ impl<B: Buffer> Log<B> {
     }
 }
 
+/// Whether a change that stands at that place is needed when its segment goes; `live` is its
+/// message, as long as that needs work. (Not asked of a MOVE: the older copy must go first. Nor of
+/// one whose message's segment was reopened: it speaks of nothing.)
+pub(crate) fn counts(change: &Change, at: (SegmentRef, u32), live: Option<&Live>) -> bool {
+    let target = change.target();
+    if target.segment == at.0 {
+        // Its message goes with it.
+        return false;
+    }
+    // A later copy says the same.
+    let is_here = |l: &Live| target.segment == SegmentRef::NONE || l.segment == target.segment;
+    match (change, live) {
+        (Change::Move(..), _) => false,
+        (Change::Defer(_), live) => live.is_some_and(|l| l.defer_place() == Some(at)),
+        (_, Some(live)) => is_here(live) && is_current(change, live),
+        // Ended; its MSG is still there.
+        (_, None) => true,
+    }
+}
+
 /// Nothing later took its place: a change copied forward is read after its successors.
-pub(crate) fn is_current(change: &Change, live: &Live) -> bool {
+fn is_current(change: &Change, live: &Live) -> bool {
     match change {
         Change::Hold(_) => live.is_held(),
         Change::Release(_) => !live.is_held(),
