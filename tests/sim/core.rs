@@ -196,6 +196,9 @@ impl CoreSim {
                 assert!(known || errors || !mirror && common.truth.any_harm, "{id} is unreadable");
             }
             Alarm::MemberOut(_) if common.plan.layout == Layout::Stripe => self.columns_left += 1,
+            Alarm::CopyDamaged { .. } => {
+                assert_eq!(common.plan.layout, Layout::Mirror, "there is no other copy");
+            }
             Alarm::WriteFailed { .. } | Alarm::MemberOut(_) => {}
         }
     }

@@ -31,7 +31,7 @@ const FAULT_NAMES: [(&str, Fault); FAULTS] = [
 ];
 
 /// Faults that are none of the simulated disk's.
-pub(super) const MORE_FAULTS: [&str; 15] = [
+pub(super) const MORE_FAULTS: [&str; 16] = [
     "bit-rot",
     "bad-sector",
     "no-space",
@@ -47,6 +47,7 @@ pub(super) const MORE_FAULTS: [&str; 15] = [
     "column-left",
     "member-put-out",
     "member-filled",
+    "sealed-healed",
 ];
 
 /// How often each row and each fault was reached.

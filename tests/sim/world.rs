@@ -12,6 +12,7 @@ use spool::log::{Log, LogConfig};
 use spool::recovery::{Options, Recovered, Report, inspect, recover, release};
 use spool::set::{Geometry, Seeds, Set, format};
 use spool::sim::{Faults, Random, SECTOR, SimDisk};
+use spool::survey::DamageKind;
 
 use super::common::Common;
 use super::core::CoreSim;
@@ -309,6 +310,11 @@ impl World {
         if mirror {
             assert_eq!(found.report.damage, [], "a mirror has another copy");
         }
+        let faults = &self.common.plan.faults;
+        let spoiled = self.rotten || faults.misdirect_in > 0 || faults.read_error_in > 0;
+        if !spoiled && self.common.plan.planted == Planted::Nothing {
+            assert_eq!(found.report.healed_damage, [], "no device lost anything");
+        }
         self.ledger_off |= harm;
         if !self.ledger_off {
             let (ledger, counted) = (found.report.ledger, found.report.counted);
@@ -518,7 +524,22 @@ impl World {
         if !self.ledger_off && !self.common.truth.any_harm {
             assert_eq!(report.ledger, self.common.truth.ledger(), "the ledger at the end");
         }
+        self.heal_all();
         self.count();
+    }
+
+    /// What rotted where nobody looked is healed from the other copy.
+    fn heal_all(&mut self) {
+        let any_bad = self.media.iter().any(|m| m.with(|d| !d.bad.is_empty()));
+        if self.common.plan.layout != Layout::Mirror || any_bad {
+            return;
+        }
+        let mut set = Set::open(self.media.clone(), NODE, true).expect("it opens");
+        let healed = spool::offline::heal(&mut set, &mut |_, _| {}).expect("no faults");
+        assert!(healed.iter().all(|d| d.what == DamageKind::Copy), "{healed:?}");
+        self.reached.fault("sealed-healed", u64::from(!healed.is_empty()));
+        let healed = spool::offline::heal(&mut set, &mut |_, _| {}).expect("no faults");
+        assert_eq!(healed, [], "all is healed");
     }
 
     fn left(&self) -> String {

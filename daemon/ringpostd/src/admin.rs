@@ -339,6 +339,12 @@ fn status(desk: &Desk, count: Count) -> Status {
         let core = desk.core;
         alarms.push(format!("core {core}: the spool is full or nearly so: new mail hears 452"));
     }
+    for (member, copied, all) in desk.log.filling() {
+        alarms.push(format!(
+            "core {}: device {member} is being filled: {copied} of {all} segments are copied",
+            desk.core
+        ));
+    }
     let core = Core {
         core: u16::try_from(desk.core).unwrap_or(u16::MAX),
         accepted: desk.stream.metrics.get(Counter::MessagesAccepted),

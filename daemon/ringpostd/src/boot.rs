@@ -390,6 +390,13 @@ fn tell_recovery(store: &Store, took_ms: u64, journal: &mut Journal) {
         );
         journal.alarm(Alarm::Corruption, &text);
     }
+    for damage in report.healed_damage.iter().take(DAMAGE_TOLD_MAX) {
+        let text = format!(
+            "{} at byte {}: a batch did not check; written again from the other copy",
+            damage.device, damage.offset
+        );
+        journal.alarm(Alarm::Corruption, &text);
+    }
     lasting_alarms(report).iter().for_each(|line| journal.alarm(which(line, report), line));
 }
 

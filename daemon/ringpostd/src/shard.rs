@@ -717,6 +717,13 @@ fn alarm_text(alarm: &log::Alarm) -> (Alarm, String) {
         log::Alarm::MemberOut(member) => {
             (Alarm::Device, format!("device {member} is out: mail goes on without it"))
         }
+        log::Alarm::CopyDamaged { member, segment, offset } => (
+            Alarm::Corruption,
+            format!(
+                "device {member}: a record in segment {segment:?} at {offset} does not check; the \
+                 other copy does. `ringpost spool repair` heals it"
+            ),
+        ),
         log::Alarm::Unreadable { id, segment, offset } => (
             Alarm::Corruption,
             format!("message {id}: record in segment {segment:?} at {offset} is unreadable"),

@@ -43,6 +43,8 @@ mod compact;
 
 pub mod recovery;
 
+mod scrub;
+
 pub mod offline;
 
 pub mod driver;

@@ -1,20 +1,18 @@
-//! A spool that no daemon holds: list, show, verify.
+//! A spool that no daemon holds: list, show, verify, heal.
 //!
-//! *Guarantees*: reads only.
+//! *Guarantees*: reads only, but for `heal`.
 
-use crate::bytes::index;
 use crate::disk::Device;
 use crate::fetch;
 use crate::id::TransactionId;
-use crate::limits::BLOCK;
 use crate::live::{Live, Place, Table};
 use crate::log::{StoredMessage, refresh, stored};
 use crate::record::{ChunkHead, RecordKind};
 use crate::recovery::{Report, inspect};
-use crate::scan;
-use crate::segment::{SegmentHeader, SegmentRef};
+use crate::scrub;
+use crate::segment::SegmentRef;
 use crate::set::{Set, SetError};
-use crate::survey::{Damage, DamageKind};
+use crate::survey::Damage;
 
 /// An opened spool.
 #[derive(Debug)]
@@ -84,49 +82,42 @@ impl<D: Device> Offline<D> {
     /// of what `report` says.
     ///
     /// # Errors
-    /// When a device cannot be read at all.
+    /// None today.
     pub fn verify(&mut self, progress: &mut dyn FnMut(u64, u64)) -> Result<Vec<Damage>, SetError> {
-        let mut damage = Vec::new();
-        let segments = self.set.superblock.segments;
-        let columns = u8::try_from(self.set.logs.len()).expect("at most MEMBERS_MAX");
-        let total = u64::from(columns) * u64::from(segments);
-        for column in 0..columns {
-            for n in 0..segments {
-                let at = SegmentRef::new(column, n);
-                for member in self.set.column_members(column).into_iter().flatten() {
-                    self.verify_segment(member, at, &mut damage)?;
-                }
-                progress(u64::from(column) * u64::from(segments) + u64::from(n) + 1, total);
-            }
-        }
+        let mut damage = self.report.healed_damage.clone();
+        damage.extend(all_segments(&mut self.set, false, progress));
         Ok(damage)
     }
+}
 
-    fn verify_segment(
-        &mut self,
-        member: u16,
-        at: SegmentRef,
-        damage: &mut Vec<Damage>,
-    ) -> Result<(), SetError> {
-        let size = index(self.set.segment_bytes());
-        let mut bytes = vec![0; size];
-        self.set.read(member, at, 0, &mut bytes)?;
-        let log = self.set.logs[usize::from(at.column())];
-        let Ok(header) = SegmentHeader::decode(&bytes[..BLOCK], log, at) else { return Ok(()) };
-        let trailer = crate::index::Trailer::decode(&bytes[size - BLOCK..])
-            .filter(|t| (t.segment, t.epoch) == (at, header.epoch));
-        let Some(trailer) = trailer else { return Ok(()) };
-        let footer = &bytes[size - index(trailer.bytes)..];
-        let Some(records) = trailer.records(footer) else { return Ok(()) };
-        for item in crate::index::IndexWalk::new(records).flatten() {
-            let crate::index::IndexItem::Batch(batch) = item else { continue };
-            if scan::batch_at(&bytes, index(batch.offset), &header).is_none() {
-                let offset = at.device_offset(self.set.segment_bytes()) + u64::from(batch.offset);
-                let device = self.set.device(member).map(|d| d.name().to_owned());
-                let device = device.unwrap_or_default();
-                damage.push(Damage { device, offset, what: DamageKind::Batch });
-            }
+/// Heals what does not check on one copy of a mirror, in sealed segments too, from the other one.
+/// Returns what did not check; `DamageKind::Copy` is healed, the rest stays.
+///
+/// # Errors
+/// When what was written cannot be made durable.
+pub fn heal<D: Device>(
+    set: &mut Set<D>,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Vec<Damage>, SetError> {
+    let damage = all_segments(set, true, progress);
+    set.sync()?;
+    Ok(damage)
+}
+
+fn all_segments<D: Device>(
+    set: &mut Set<D>,
+    heal: bool,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Vec<Damage> {
+    let mut damage = Vec::new();
+    let segments = set.superblock.segments;
+    let columns = u8::try_from(set.logs.len()).expect("at most MEMBERS_MAX");
+    let total = u64::from(columns) * u64::from(segments);
+    for column in 0..columns {
+        for n in 0..segments {
+            scrub::segment(set, SegmentRef::new(column, n), heal, &mut damage);
+            progress(u64::from(column) * u64::from(segments) + u64::from(n) + 1, total);
         }
-        Ok(())
     }
+    damage
 }

@@ -50,6 +50,8 @@ pub struct Report {
     pub struck: usize,
     /// Copies of a batch written again to a mirror that lacked it.
     pub healed: usize,
+    /// Of those, what had been durable there before: a device lost it.
+    pub healed_damage: Vec<Damage>,
     /// Second copies of an id that were dropped.
     pub second_copies: u64,
     /// What could not be read although it was durable.
@@ -129,7 +131,7 @@ pub fn recover<D: Device>(
     set.sync()?;
     let mut found = survey(&mut set, progress)?;
     let mut replayed = replay(&mut set, &found);
-    let mut report = report(&set, &found, &replayed);
+    let mut report = report(&mut set, &found, &replayed);
     mend(&mut set, &found)?;
     raise(&mut set, options, &report)?;
     compact::clear(&mut set, &found)?;
@@ -152,7 +154,7 @@ pub fn recover<D: Device>(
     Ok(Recovered { set, run, logs, report })
 }
 
-fn report<D: Device>(set: &Set<D>, survey: &Survey, replayed: &Replayed) -> Report {
+fn report<D: Device>(set: &mut Set<D>, survey: &Survey, replayed: &Replayed) -> Report {
     let mut ledger = set.superblock.ledger;
     ledger.add(&survey.ledger_of_run(set.superblock.run));
     let mut damage = survey.damage.clone();
@@ -168,6 +170,7 @@ fn report<D: Device>(set: &Set<D>, survey: &Survey, replayed: &Replayed) -> Repo
         batches: survey.batches,
         struck: survey.strike.len(),
         healed: survey.heal.len(),
+        healed_damage: survey.healed_damage(set),
         second_copies: replayed.second_copies,
         damage,
         messages: replayed.live.len(),
@@ -295,7 +298,8 @@ fn share<D: Device>(
     mut replayed: Replayed,
     rescued: Option<Rescued>,
 ) -> Vec<LogStart> {
-    let kept = kept(survey, cores);
+    // What no core has would not be copied to a member that is being filled.
+    let kept = kept(survey, cores).filter(|_| set.joining_numbers().is_empty());
     let owner = owners(survey, &replayed, cores, set.logs.len(), kept);
     let columns = set.logs.len();
     let mut logs: Vec<LogStart> = (0..cores)

@@ -342,6 +342,8 @@ impl<D: Device> Set<D> {
                     blank.push((error, device));
                     continue;
                 }
+                // A dead half of a mirror is as good as none.
+                Err(SetError { problem: Problem::Disk(_), .. }) if degraded => continue,
                 Err(error) => return Err(error),
             };
             if block.node != node {

@@ -34,6 +34,8 @@ pub enum DamageKind {
     SegmentHeader,
     /// A batch that a watermark or a later batch names.
     Batch,
+    /// One copy of a batch; the other one checks.
+    Copy,
     /// A message that checks but cannot be understood.
     Message,
     /// A message some of whose chunks are missing.
@@ -51,6 +53,8 @@ pub(crate) struct SegmentFound {
     pub(crate) batches: Vec<Found>,
     /// Of those, by their offset: what a footer would say.
     entries: HashMap<u32, Indexed>,
+    /// Offsets of those that were struck out on one copy only.
+    half_struck: Vec<u32>,
     pub(crate) quarantined: bool,
 }
 
@@ -67,6 +71,7 @@ impl SegmentFound {
             index: None,
             batches: Vec::new(),
             entries: HashMap::new(),
+            half_struck: Vec::new(),
             quarantined: false,
         }
     }
@@ -302,13 +307,16 @@ impl Survey {
                     end = seq;
                 }
             }
-            if *run != last_run {
+            let ended_before = *run != last_run;
+            if ended_before {
                 end = u64::MAX;
             }
             for i in &group.segments {
                 let segment = &mut self.segments[*i];
+                let half_struck = std::mem::take(&mut segment.half_struck);
                 segment.batches.retain(|b| {
-                    if b.header.seq > end {
+                    let half = ended_before && half_struck.contains(&b.offset);
+                    if b.header.seq > end || half {
                         self.strike.push((segment.at, b.offset, b.header));
                         return false;
                     }
@@ -408,6 +416,31 @@ impl Survey {
         Ok(())
     }
 
+    /// What is healed although it had been durable on that copy, too. (A batch that was written
+    /// elsewhere after an error never was.)
+    pub(crate) fn healed_damage<D: Device>(&self, set: &mut Set<D>) -> Vec<Damage> {
+        let mut damage = Vec::new();
+        for (member, at, offset, bytes) in &self.heal {
+            let Some((header, _)) = BatchHeader::decode(bytes) else { continue };
+            let Some(group) = self.groups.get(&(header.run, header.core)) else { continue };
+            let mut all = group.segments.iter().flat_map(|i| &self.segments[*i].batches);
+            let counts = |b: &Found| (b.header.segment, b.offset) == (*at, *offset);
+            let again = |b: &Found| b.header.seq == header.seq && b.header.attempt > header.attempt;
+            let covered = header.seq <= group.watermark;
+            if !covered
+                || !all.clone().any(counts)
+                || all.any(again)
+                || self.is_sealed_in(set, &group.segments, header.seq)
+            {
+                continue;
+            }
+            let device = set.device(*member).map(|d| d.name().to_owned()).unwrap_or_default();
+            let offset = at.device_offset(set.segment_bytes()) + u64::from(*offset);
+            damage.push(Damage { device, offset, what: DamageKind::Copy });
+        }
+        damage
+    }
+
     /// The ledger of the last run: what each core's last batch says, added up.
     pub(crate) fn ledger_of_run(&self, run: u32) -> Ledger {
         let mut sum = Ledger::default();
@@ -440,6 +473,9 @@ impl SegmentFound {
             for batch in found {
                 // Where one copy was struck out and the other not yet, it is struck out again.
                 let known = all.entry(batch.offset).or_insert(*batch);
+                if known.header.is_struck() != batch.header.is_struck() {
+                    self.half_struck.push(batch.offset);
+                }
                 if known.header.is_struck() {
                     *known = *batch;
                 }

@@ -14,7 +14,7 @@ use ::spool::file::{Durability, FileDevice, OpenError};
 use ::spool::id::TransactionId;
 use ::spool::live::Live;
 use ::spool::log::StoredMessage;
-use ::spool::offline::{Offline, ShowError};
+use ::spool::offline::{Offline, ShowError, heal};
 use ::spool::record::RecipientState;
 use ::spool::recovery::{Options, Report, recover, release};
 use ::spool::set::{Set, SetError, read_superblock};
@@ -279,6 +279,7 @@ fn what_of(kind: DamageKind) -> &'static str {
     match kind {
         DamageKind::SegmentHeader => "the header of a segment",
         DamageKind::Batch => "a batch",
+        DamageKind::Copy => "a batch, which checks on the other copy",
         DamageKind::Message => "a message that cannot be understood",
         DamageKind::Chunks => "a message that misses parts",
     }
@@ -368,9 +369,16 @@ pub(crate) fn repair(page: &mut Page, m: &ArgMatches) -> Result<Exit, Trouble> {
         generation: set.superblock.generation.id.wrapping_add(1),
     };
     let mut done = recover(set, options, &mut |_, _| {}).map_err(|e| set_trouble(&e))?;
+    let healed = heal(&mut done.set, &mut |_, _| {}).map_err(|e| set_trouble(&e))?;
     release(&mut done.set).map_err(|e| set_trouble(&e))?;
-    if !as_json(page, m, "spool-repair", || findings_json(&done.report, &[])) {
+    let (healed, lost): (Vec<_>, Vec<_>) =
+        healed.into_iter().partition(|d| d.what == DamageKind::Copy);
+    if !as_json(page, m, "spool-repair", || findings_json(&done.report, &lost)) {
+        for damage in &healed {
+            page.paragraph(0, &format!("healed: {}", damage_line(damage)));
+        }
+        lost.iter().for_each(|damage| page.paragraph(0, &damage_line(damage)));
         page.line("Done.");
     }
-    Ok(exit_of(&done.report, &[]))
+    Ok(exit_of(&done.report, &lost))
 }

@@ -63,6 +63,7 @@ pub(super) fn lock(config: &Config, cores: usize, wall_us: u64) -> Result<Locked
     let geometry = geometry(config, cores, places.len());
     let mut notes = guard(&places, durability, &config.spool.take_serials)?;
     if !is_new(&places, durability)? {
+        let notes = blank(&places, durability, config)?;
         let devices = found(&places, durability, config.spool.lone_member)?;
         return Ok(Locked { devices, geometry, notes });
     }
@@ -272,6 +273,30 @@ fn is_new(places: &[PlaceOf], durability: Durability) -> Result<bool, BootError>
             .map_err(|error| place.fail(&OpenError::Io(error)))?;
     }
     Ok(false)
+}
+
+/// An empty file in the place of a mirror's lost half is the operator's word that a new one is to
+/// be made there: it is filled with zeros, and with mail when the daemon runs.
+fn blank(
+    places: &[PlaceOf],
+    durability: Durability,
+    config: &Config,
+) -> Result<Vec<String>, BootError> {
+    let octets = |place: &PlaceOf| fs::metadata(&place.path).map_or(0, |meta| meta.len());
+    let files = || places.iter().filter(|place| !place.is_device && place.is_there());
+    let bytes = files().map(octets).max().unwrap_or(0);
+    let mut notes = Vec::new();
+    for place in files().filter(|place| config.spool.mirror && octets(place) == 0 && bytes > 0) {
+        let made = remove_if_there(&place.unfinished()).map_err(OpenError::Io).and_then(|()| {
+            FileDevice::create(&place.unfinished(), bytes, durability)?;
+            fs::rename(place.unfinished(), &place.path)
+                .and_then(|()| fs::File::open(&place.place)?.sync_all())
+                .map_err(OpenError::Io)
+        });
+        made.map_err(|error| place.fail(&error))?;
+        notes.push(format!("{}: was empty; made a blank one", place.path.display()));
+    }
+    Ok(notes)
 }
 
 fn found(

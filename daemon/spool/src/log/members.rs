@@ -50,6 +50,7 @@ struct Piece {
 #[derive(Debug)]
 pub(super) struct Refill {
     member: Member,
+    segments: usize,
     /// Segments to copy, the next one last.
     left: Vec<usize>,
     offset: usize,
@@ -198,15 +199,23 @@ impl<B: Buffer> Log<B> {
         self.refills.retain(|r| r.member != member);
     }
 
+    /// The members being filled: how many of this log's segments are copied, of how many.
+    pub fn filling(&self) -> impl Iterator<Item = (Member, usize, usize)> {
+        let left = |r: &Refill| r.left.len();
+        self.refills.iter().map(move |r| (r.member, r.segments - left(r), r.segments))
+    }
+
     pub(super) fn begin_refills(&mut self) {
         for column in &self.columns {
             let Some(member) = column.filling else { continue };
             let mine = |i: &usize| self.segments[*i].at.column() == column.column;
             // Empty ones, too: what was struck out there may still stand on the new member.
             let old = |i: &usize| self.segments[*i].epoch > 0;
-            let left = (0..self.segments.len()).filter(mine).filter(old).rev().collect();
+            let left: Vec<usize> =
+                (0..self.segments.len()).filter(mine).filter(old).rev().collect();
             self.refills.push(Refill {
                 member,
+                segments: left.len(),
                 left,
                 offset: 0,
                 careful_until: 0,
@@ -319,9 +328,9 @@ impl<B: Buffer> Log<B> {
         } else {
             refill.tries += 1;
             if refill.tries > FILL_TRIES_MAX {
-                // No copy of it can be read: there is nothing to be copied.
+                // No copy of it can be read. What the new member held there may not come back.
                 refill.tries = 0;
-                refill.offset += piece.bytes;
+                refill.data = vec![0; piece.bytes];
             }
         }
     }

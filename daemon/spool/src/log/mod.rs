@@ -209,6 +209,15 @@ pub enum Alarm {
     Recovered,
     /// A mirror's member was put out: mail goes on with one copy.
     MemberOut(Member),
+    /// One copy of a record does not check; the other one does, and was taken.
+    CopyDamaged {
+        /// The device.
+        member: Member,
+        /// The segment.
+        segment: SegmentRef,
+        /// Its offset there.
+        offset: u32,
+    },
     /// A record that was durable cannot be read or does not check.
     Unreadable {
         /// The message.
@@ -493,7 +502,6 @@ impl<B: Buffer> Log<B> {
             events: VecDeque::new(),
         };
         log.adopt(start.segments, now_us);
-        log.begin_refills();
         log.owe(start.owed, now_us);
         log
     }

@@ -3,7 +3,7 @@
 //! *Limits*: `READS_MAX` at the device, `READS_WAITING_MAX` behind them.
 
 use crate::bytes::{index, len64, round_up};
-use crate::disk::{Buffer, Completion, Disk, Token};
+use crate::disk::{Buffer, Completion, Disk, Member, Token};
 use crate::id::TransactionId;
 use crate::limits::{BLOCK, CONTROL_BYTES_MAX, READS_MAX, RECORD_HEADER};
 use crate::live::{Live, Place};
@@ -49,6 +49,8 @@ pub(super) struct Read {
     member_try: usize,
     /// A device said no for one of the copies: it may say yes later.
     refused: Option<ReadError>,
+    /// The member whose copy does not check.
+    rotten: Option<Member>,
 }
 
 impl<B: Buffer> Log<B> {
@@ -81,8 +83,17 @@ impl<B: Buffer> Log<B> {
             }
             _ => Stage::Record(record),
         };
-        let read =
-            Read { token: 0, asker, id, part, stage, defer: None, member_try: 0, refused: None };
+        let read = Read {
+            token: 0,
+            asker,
+            id,
+            part,
+            stage,
+            defer: None,
+            member_try: 0,
+            refused: None,
+            rotten: None,
+        };
         self.reads_waiting.push_back(read);
         Ok(())
     }
@@ -99,6 +110,7 @@ impl<B: Buffer> Log<B> {
             defer: None,
             member_try: 0,
             refused: None,
+            rotten: None,
         };
         self.reads_waiting.push_back(read);
     }
@@ -110,6 +122,10 @@ impl<B: Buffer> Log<B> {
             let (segment, offset, bytes) = read.span();
             let start = index(offset) / BLOCK * BLOCK;
             let end = round_up(index(offset) + bytes, BLOCK).min(index(self.segment_bytes));
+            if self.readers(segment).count() <= read.member_try {
+                // A member was put out since: the one that is left was not asked, or asked before.
+                read.member_try = 0;
+            }
             let member = self.readers(segment).nth(read.member_try);
             let at = segment.device_offset(self.segment_bytes) + len64(start);
             if let Some(member) = member.filter(|_| start < end) {
@@ -154,7 +170,10 @@ impl<B: Buffer> Log<B> {
             },
             Stage::Record(_) => match self.assemble(&read, bytes) {
                 Some(data) => self.read_succeeded(&read, data),
-                None => self.try_copy(read, ReadError::Damaged),
+                None => {
+                    read.rotten = Some(done.member);
+                    self.try_copy(read, ReadError::Damaged);
+                }
             },
         }
     }
@@ -173,6 +192,7 @@ impl<B: Buffer> Log<B> {
     fn try_copy(&mut self, mut read: Read, error: ReadError) {
         if let Some(now) = self.moved_since(&read) {
             (read.stage, read.member_try, read.refused) = (Stage::Record(now), 0, None);
+            read.rotten = None;
             self.reads_waiting.push_front(read);
             return;
         }
@@ -214,6 +234,10 @@ impl<B: Buffer> Log<B> {
     }
 
     fn read_succeeded(&mut self, read: &Read, data: ReadData) {
+        if let (Some(member), Stage::Record(place)) = (read.rotten, &read.stage) {
+            let (segment, offset) = (place.segment, place.offset);
+            self.events.push_back(Event::Alarm(Alarm::CopyDamaged { member, segment, offset }));
+        }
         match read.asker {
             Asker::Owner(token) => self.events.push_back(Event::Read { token, result: Ok(data) }),
             Asker::Mover => self.move_read(read.id, data),

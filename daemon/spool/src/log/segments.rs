@@ -194,6 +194,7 @@ impl<B: Buffer> Log<B> {
             self.hold(place);
         }
         self.recount();
+        self.begin_refills();
     }
 
     /// The segment of that address.
