@@ -57,7 +57,8 @@ fn both_watermarks_are_reached_and_left_again() {
     };
     assert!(refused.starts_with("452 4.3.1 "), "{refused}");
     assert!(given > 10, "only {given} messages fitted");
-    daemon.line_with(&[" ALARM spool_full", "452"]);
+    // What was deferred meanwhile moves to the cold log, which may reach the lower mark at once.
+    daemon.line_with(&[" ALARM spool_full"]);
     for (n, client) in open.iter_mut().enumerate() {
         client.send(content(&format!("large {n}"), 15 * MIB).as_bytes());
         client.expect("\r\n.", "250");
