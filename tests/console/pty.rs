@@ -53,8 +53,9 @@ impl Line {
             .open(name.to_str().expect("a path"))
             .expect("the other side");
         let other = || slave.try_clone().expect("a descriptor");
-        let child = Command::new("setsid")
-            .arg("--ctty")
+        // Whoever runs the tests may ignore interrupts; who sits at a terminal does not.
+        let child = Command::new("env")
+            .args(["--default-signal", "setsid", "--ctty"])
             .arg(program("ringpost"))
             .args(words)
             .env("TERM", term)
@@ -62,7 +63,7 @@ impl Line {
             .stdout(other())
             .stderr(other())
             .spawn()
-            .expect("setsid of util-linux");
+            .expect("env of coreutils, setsid of util-linux");
         let master = File::from(master);
         let seen = Arc::default();
         let reader = (taking != Taking::Never).then(|| {
