@@ -47,6 +47,8 @@ pub(crate) struct Manners {
     pub(crate) injected: &'static str,
     /// How long a message's last reply takes.
     pub(crate) dot_ms: u64,
+    /// How long it reads nothing of a message.
+    pub(crate) deaf_ms: u64,
 }
 
 #[derive(Debug, Default)]
@@ -249,6 +251,8 @@ impl Backend {
             "DATA" if mail.to.is_empty() => "554 no recipients\r\n".to_owned(),
             "DATA" => {
                 wire.write(b"354 go\r\n")?;
+                let deaf_ms = self.state.lock().expect("no thread died").manners.deaf_ms;
+                std::thread::sleep(std::time::Duration::from_millis(deaf_ms));
                 mail.content = read_dotted(wire)?;
                 return Ok(self.finish(mail));
             }

@@ -104,6 +104,23 @@ fn large_messages_go_through_the_log() {
     }
 }
 
+/// What waits in our buffers goes on when there is room again.
+#[test]
+fn a_next_hop_that_reads_nothing_for_a_while_gets_all() {
+    let backend = Backend::start(Manners { deaf_ms: 300, ..Manners::default() });
+    let mut daemon = Daemon::start("deaf", Setup::new(backend.address));
+    for n in 0..4 {
+        let body = "0123456789 0123456789 0123456789 0123456789\r\n".repeat(12 << 20 >> 6);
+        let content = format!("Subject: {n}\r\n\r\n{body}");
+        send(&daemon, "user@example.org", &content);
+        let mail = &backend.wait_for(n + 1)[n];
+        assert!(behind_received(mail) == content.as_bytes(), "message {n}");
+    }
+    assert_eq!(daemon.log().matches(" == ").count(), 0, "no attempt failed: {}", daemon.log());
+    daemon.until_empty();
+    assert!(daemon.stop().success());
+}
+
 fn route_of(hosts: &[(SocketAddr, u32, u32)]) -> String {
     let hosts: Vec<String> = hosts
         .iter()

@@ -113,8 +113,9 @@ impl Relay {
             }
             let mut needs = None;
             let mut fed = false;
+            let was_full = link.job.is_some() && !link.machine().want_content();
             if let Some(job) = link.job.and_then(|index| self.jobs[index].as_mut())
-                && link.machine().want_content()
+                && !was_full
             {
                 match job.source.feed(link.machine(), desk.now_us) {
                     Fed::Enough => fed = true,
@@ -126,11 +127,15 @@ impl Relay {
             if link.machine().closed() {
                 return true;
             }
-            // Again only if the machine took content and takes more: its output went away.
-            let again = fed && link.machine().want_content();
+            // Again if the machine takes more because its output went away, also when that was all
+            // that happened: nobody else would come back to it.
+            let again = (fed || was_full) && link.machine().want_content();
             if let Some((index, chunk)) = needs {
-                let asked = |reads: &Reads| matches!(reads, Reads::Chunk(i, _) if *i == index);
-                if !self.reads.values().any(asked) {
+                let id = self.jobs[index].as_ref().map(|job| job.id);
+                let mine = |(of, reads): &(_, Reads)| {
+                    Some(*of) == id && matches!(reads, Reads::Chunk(i, _) if *i == index)
+                };
+                if !self.reads.values().any(mine) {
                     self.ask_log(desk, index, Reads::Chunk(index, chunk), Part::Chunk(chunk));
                 }
             }

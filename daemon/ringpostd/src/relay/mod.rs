@@ -105,7 +105,8 @@ pub struct Relay {
     /// Connections without a message, by host.
     idle: HashMap<SocketAddr, Vec<Conn>>,
     open: HashMap<SocketAddr, u32>,
-    reads: HashMap<u64, Reads>,
+    /// With the message it is for: its place may have become another's when the answer comes.
+    reads: HashMap<u64, (TransactionId, Reads)>,
     reports: HashMap<u64, Report>,
     warned: HashSet<TransactionId>,
     client: Arc<smtp::client::Settings>,
@@ -439,7 +440,11 @@ impl Relay {
         token: u64,
         result: Result<ReadData, ReadError>,
     ) -> Option<Result<ReadData, ReadError>> {
-        let Some(reads) = self.reads.remove(&token) else { return Some(result) };
+        let Some((id, reads)) = self.reads.remove(&token) else { return Some(result) };
+        let (Reads::Message(index) | Reads::Chunk(index, _)) = reads;
+        if self.jobs[index].as_ref().is_none_or(|job| job.id != id) {
+            return None;
+        }
         match reads {
             Reads::Message(job) => self.loaded(core, desk, job, result),
             Reads::Chunk(job, chunk) => self.got_chunk(core, desk, job, chunk, result),

@@ -115,7 +115,7 @@ impl Relay {
         let token = desk.next_token();
         match desk.log.read(id, part, token) {
             Ok(()) => {
-                self.reads.insert(token, reads);
+                self.reads.insert(token, (id, reads));
             }
             Err(error) => self.unreadable(desk, index, &error),
         }
