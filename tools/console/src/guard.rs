@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 use crate::exit::{Exit, Trouble};
 use crate::tty::{self, Mode};
 
-/// What is told of the end: the reason.
+/// What is told of the end: the reason, empty when who was logged in left by himself.
 pub(crate) type Told = Box<dyn Fn(&str) + Send>;
 
 struct Watched {
@@ -68,6 +68,17 @@ impl Guard {
     /// Somebody is logged in from now on, or nobody is.
     pub(crate) fn login(&self, told: Option<Told>) {
         self.with(|watched| (watched.login, watched.last) = (told, Instant::now()));
+    }
+
+    /// The login ends by itself: what is to be told of it, exactly once. Does not come back when
+    /// the watch has ended it already, for its own reason.
+    pub(crate) fn leave(&self) -> Told {
+        match self.with(|watched| watched.login.take()) {
+            Some(told) => told,
+            None => loop {
+                std::thread::park();
+            },
+        }
     }
 
     /// A command runs, or none does.

@@ -45,7 +45,7 @@ pub(crate) fn main(arguments: Vec<OsString>) -> Result<Exit, Trouble> {
             let line = login::Line::open(before(at), m)?;
             if let Some((mut shell, speaker)) = line.login()? {
                 lines(&mut shell, Some((&line, &speaker)));
-                line.logout(&speaker);
+                line.logout();
             }
             Ok(Exit::Fine)
         }

@@ -151,7 +151,10 @@ impl Line {
         environment.extend(self.baud.map(|baud| (tty::BAUD, baud.to_string())));
         let (store, who) = (self.store.clone(), self.who(name));
         // Nobody is left to hear that it could not be written.
-        let told = move |why: &str| drop(store.audit(&who, &format!("logout: {why}")));
+        let told = move |why: &str| {
+            let colon = if why.is_empty() { "" } else { ": " };
+            drop(store.audit(&who, &format!("logout{colon}{why}")));
+        };
         self.guard.login(Some(Box::new(told)));
         (Shell::new(self.options.clone(), environment, Some(self.guard.clone())), speaker)
     }
@@ -161,10 +164,9 @@ impl Line {
         self.audit(&speaker.name, &format!("does: {line}"));
     }
 
-    /// The login ends in order.
-    pub(crate) fn logout(&self, speaker: &Speaker) {
-        self.audit(&speaker.name, "logout");
-        self.guard.login(None);
+    /// The login ends: somebody left, or the line went before its signal came.
+    pub(crate) fn logout(&self) {
+        self.guard.leave()(if tty::hung_up() { "hung up" } else { "" });
         if let Some(mode) = &self.mode {
             mode.restore();
         }

@@ -128,6 +128,15 @@ pub(crate) fn forget_output() {
     let _ = tcflush(std::io::stdin(), QueueSelector::OFlush);
 }
 
+/// Whether the line is gone.
+pub(crate) fn hung_up() -> bool {
+    let stdin = std::io::stdin();
+    let mut ready = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
+    // Its end is read before the signal of it comes.
+    poll(&mut ready, PollTimeout::ZERO).is_ok()
+        && ready[0].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP))
+}
+
 /// The next octet; nothing at the end of the line, or when nobody types for so long.
 pub(crate) fn key(wait: Option<Duration>) -> Option<u8> {
     let stdin = std::io::stdin();
