@@ -39,15 +39,15 @@ fn logins(folder: &Folder) -> String {
 }
 
 fn console(folder: &Folder, state: &str, term: &str, words: &[&str]) -> Line {
-    with_signals("--default-signal", folder, state, term, words)
+    console_as(&["setsid", "--ctty"], folder, state, term, words)
 }
 
-fn with_signals(env: &str, folder: &Folder, state: &str, term: &str, words: &[&str]) -> Line {
+fn console_as(by: &[&str], folder: &Folder, state: &str, term: &str, words: &[&str]) -> Line {
     let socket = folder.path("admin.sock").display().to_string();
     let config = folder.path("mx.toml").display().to_string();
     let always = ["--socket", &socket, "console", "--line", "ttyT0", "--state", state];
     let config = ["--config", &config];
-    Line::with_signals(env, term, &[&always[..], &config, words].concat(), Taking::AtOnce)
+    Line::start_as(by, term, &[&always[..], &config, words].concat(), Taking::AtOnce)
 }
 
 fn log_in(line: &mut Line, name: &str) {
@@ -150,18 +150,18 @@ fn who_does_not_type_is_logged_out_and_so_is_a_line_that_goes() {
         assert_eq!(line.end(), Some(0));
         line.assert_plain();
     }
-    // The line's end is read before its signal comes, or the other way round; the last two hear of
-    // it in one way only.
-    for (term, env) in [
-        ("vt100", "--default-signal"),
-        ("dumb", "--default-signal"),
-        ("vt100", "--ignore-signal=HUP"),
-        ("dumb", "--ignore-signal=HUP"),
+    // The line's end is read before its signal comes, or the other way round; without a controlling
+    // terminal there is no signal.
+    for (term, by) in [
+        ("vt100", &["setsid", "--ctty"][..]),
+        ("dumb", &["setsid", "--ctty"]),
+        ("vt100", &["setsid"]),
+        ("dumb", &["setsid"]),
     ] {
-        let mut line = with_signals(env, &folder, &state, term, &["--carrier"]);
+        let mut line = console_as(by, &folder, &state, term, &["--carrier"]);
         log_in(&mut line, "root");
         line.hang_up();
-        line.end();
+        assert_eq!(line.end(), Some(0));
     }
     let log = audit(&state);
     assert_eq!(log.matches("logout: nobody typed").count(), 2, "{log}");

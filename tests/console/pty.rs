@@ -43,12 +43,11 @@ pub(crate) struct Line {
 
 impl Line {
     pub(crate) fn start(term: &str, words: &[&str], taking: Taking) -> Self {
-        // Whoever runs the tests may ignore interrupts; who sits at a terminal does not.
-        Self::with_signals("--default-signal", term, words, taking)
+        Self::start_as(&["setsid", "--ctty"], term, words, taking)
     }
 
-    /// As `start`, with what `env` does to its signals.
-    pub(crate) fn with_signals(env: &str, term: &str, words: &[&str], taking: Taking) -> Self {
+    /// As `start`, by a program that makes the session.
+    pub(crate) fn start_as(by: &[&str], term: &str, words: &[&str], taking: Taking) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
             .expect("a terminal");
         grantpt(&master).and_then(|()| unlockpt(&master)).expect("unlocked");
@@ -59,8 +58,10 @@ impl Line {
             .open(name.to_str().expect("a path"))
             .expect("the other side");
         let other = || slave.try_clone().expect("a descriptor");
+        // Whoever runs the tests may ignore interrupts; who sits at a terminal does not.
         let child = Command::new("env")
-            .args([env, "setsid", "--ctty"])
+            .arg("--default-signal")
+            .args(by)
             .arg(program("ringpost"))
             .args(words)
             .env("TERM", term)

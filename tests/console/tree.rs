@@ -297,6 +297,11 @@ fn every_command_answers_under_load_and_says_what_is_wrong_when_the_daemon_is_de
         }
     }
     drop(load);
+    // What is on its way to the next hop when the daemon drains stays in the spool.
+    daemon.until("the load's mail at the backend", |daemon| {
+        let list = daemon.ask(&["queue", "list", "--domain", "example.org"]);
+        list["messages"].as_array().is_some_and(Vec::is_empty)
+    });
     daemon.ledger();
     let drain = said.iter().find(|said| said.name == "drain").expect("named above");
     page.push_str(&say(&socket, &places, drain, false));

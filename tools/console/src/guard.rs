@@ -70,14 +70,13 @@ impl Guard {
         self.with(|watched| (watched.login, watched.last) = (told, Instant::now()));
     }
 
-    /// The login ends by itself: what is to be told of it, exactly once. Does not come back when
-    /// the watch has ended it already, for its own reason.
-    pub(crate) fn leave(&self) -> Told {
-        match self.with(|watched| watched.login.take()) {
-            Some(told) => told,
-            None => loop {
-                std::thread::park();
-            },
+    /// The login ends by itself, which is told exactly once. Does not come back when the watch has
+    /// ended it already, for its own reason.
+    pub(crate) fn leave(&self, why: &str) {
+        // Told under the lock: the watch ends the program as soon as nobody is logged in.
+        let left = self.with(|watched| watched.login.take().map(|told| told(why)));
+        while left.is_none() {
+            std::thread::park();
         }
     }
 

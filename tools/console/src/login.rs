@@ -166,7 +166,7 @@ impl Line {
 
     /// The login ends: somebody left, or the line went before its signal came.
     pub(crate) fn logout(&self) {
-        self.guard.leave()(if tty::hung_up() { "hung up" } else { "" });
+        self.guard.leave(if tty::hung_up() { "hung up" } else { "" });
         if let Some(mode) = &self.mode {
             mode.restore();
         }
