@@ -107,6 +107,49 @@ fn a_mirror_goes_on_when_a_disk_is_pulled() {
 }
 
 #[test]
+fn a_full_disk_is_a_452_and_loses_nothing() {
+    let folder = Folder::new("trouble-full");
+    let address = Backend::nowhere();
+    let [mail, machine] = stage::config(address);
+    let disk = stage::disk(&folder, &[(mail.0, &mail.1), (machine.0, &machine.1)]);
+    let mut guest = Guest::start(&folder, &disk, Start::Direct, &[]);
+    guest.wait_for("taking mail");
+    let mut client = Client::greeted(guest.mail);
+    let line = "seventy octets of a line that fills the disk..............\r\n";
+    let body = format!("Subject: x\r\n\r\n{}", line.repeat(17_000));
+    let mut kept = 0;
+    let refused = loop {
+        // The whole message is refused at MAIL, or a later command is.
+        let reply = client.say("MAIL FROM:<a@example.net>");
+        if !reply.starts_with("250") {
+            break reply;
+        }
+        client.expect("RCPT TO:<b@example.org>", "250");
+        client.expect("DATA", "354");
+        client.send(body.as_bytes());
+        let reply = client.say(".");
+        if !reply.starts_with("250") {
+            break reply;
+        }
+        kept += 1;
+        assert!(kept < 1000, "a spool of 128 MiB took {kept} MiB");
+    };
+    println!("{kept} messages of 1 MiB, then {refused}");
+    assert!(refused.starts_with("452"), "{refused}");
+    drop(client);
+    guest.power_off();
+    // The next hop is there, the machine starts anew: all of it is passed on, and there is room.
+    let backend = Backend::start_at(address, Manners::default());
+    let mut guest = Guest::start(&folder, &disk, Start::Direct, &[]);
+    guest.wait_for("taking mail");
+    backend.wait_for(kept);
+    let mut client = Client::greeted(guest.mail);
+    client.deliver("a@example.net", &["b@example.org"], "Subject: y\r\n\r\nagain\r\n");
+    backend.wait_for(kept + 1);
+    guest.power_off();
+}
+
+#[test]
 fn held_m_at_the_start_leads_to_maintenance_and_changes_nothing() {
     let folder = Folder::new("trouble-key");
     let [mail, machine] = stage::config(Backend::nowhere());
