@@ -18,8 +18,11 @@ const ALLOWED: &[(&str, &str)] = &[
     ("madvise", "memory"),
     ("mprotect", "memory"),
     ("brk", "memory"),
+    (NAMED, "memory: the allocator gives what it maps a name"),
     ("getrandom", "random numbers"),
 ];
+
+const NAMED: &str = "prctl(PR_SET_VMA)";
 
 /// The threads named `core <n>` of a process.
 fn core_threads(pid: nix::unistd::Pid) -> Vec<String> {
@@ -65,7 +68,11 @@ fn calls(text: &str) -> BTreeMap<String, u64> {
     for line in text.lines() {
         // `1234 name(arguments) = result`, `1234 <... name resumed>`, `1234 --- SIG`, `+++`.
         let rest = line.split_once(' ').map_or("", |(_, rest)| rest).trim_start();
-        let Some((name, _)) = rest.split_once('(') else { continue };
+        let Some((name, arguments)) = rest.split_once('(') else { continue };
+        if name == "prctl" && arguments.starts_with("PR_SET_VMA,") {
+            *counts.entry(NAMED.to_owned()).or_insert(0) += 1;
+            continue;
+        }
         if name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_') {
             *counts.entry(name.to_owned()).or_insert(0) += 1;
         }
@@ -115,10 +122,13 @@ fn a_core_makes_no_system_call_but_io_uring_enter() {
 fn strace_would_see_another_call() {
     let text = "12 io_uring_enter(3, 1, 1, 0x1, NULL, 8) = 1\n12 futex(0x1, FUTEX_WAIT) = 0\n\
                 13 io_uring_enter(4, 1, 1, 0x1, NULL, 8 <unfinished ...>\n\
-                13 <... io_uring_enter resumed>) = 1\n12 +++ exited with 0 +++\n";
+                13 <... io_uring_enter resumed>) = 1\n\
+                12 prctl(PR_SET_NAME, \"x\") = 0\n\
+                12 prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, 0x1, 1, \"x\") = 0\n12 +++ exited with 0 +++\n";
     let counts = calls(text);
     assert_eq!(counts.get("io_uring_enter"), Some(&2));
     assert_eq!(counts.get("futex"), Some(&1));
+    assert_eq!((counts.get("prctl"), counts.get(NAMED)), (Some(&1), Some(&1)));
     let backend = Backend::start(Manners::default());
     let mut child = Command::new("true").stdout(Stdio::piped()).spawn().expect("true");
     assert_eq!(ready(&mut child, "nothing"), None);
