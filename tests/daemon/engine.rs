@@ -124,7 +124,8 @@ fn strace_would_see_another_call() {
                 13 io_uring_enter(4, 1, 1, 0x1, NULL, 8 <unfinished ...>\n\
                 13 <... io_uring_enter resumed>) = 1\n\
                 12 prctl(PR_SET_NAME, \"x\") = 0\n\
-                12 prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, 0x1, 1, \"x\") = 0\n12 +++ exited with 0 +++\n";
+                12 prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, 0x1, 1, \"x\") = 0\n\
+                12 +++ exited with 0 +++\n";
     let counts = calls(text);
     assert_eq!(counts.get("io_uring_enter"), Some(&2));
     assert_eq!(counts.get("futex"), Some(&1));
