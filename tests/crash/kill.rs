@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Child;
 
+use super::{random, seed};
 use crate::daemon::backend::Backend;
 use crate::daemon::client::Client;
 use crate::daemon::programs::{Daemon, Folder, Running, Setup, load, sink};
@@ -32,21 +33,6 @@ fn alarms(daemon: &Daemon) -> Vec<String> {
     // Mail that waits may fill the spool: that is said, and refuses new mail for a while.
     let alarms = log.lines().filter(|l| l.contains(" ALARM ") && !l.contains("spool_full"));
     alarms.map(str::to_owned).collect()
-}
-
-fn random(state: &mut u64) -> u64 {
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    *state
-}
-
-fn seed() -> u64 {
-    if let Some(seed) = std::env::var("RINGPOST_SEED").ok().and_then(|s| s.parse().ok()) {
-        return seed;
-    }
-    let now = std::time::UNIX_EPOCH.elapsed().expect("after 1970");
-    u64::try_from(now.as_nanos() % u128::from(u64::MAX)).expect("below") | 1
 }
 
 /// Waits until the source's list has grown to so many octets, or the source has ended.
