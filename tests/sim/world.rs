@@ -154,7 +154,7 @@ impl World {
     /// Recovery, perhaps with power cuts of its own.
     fn recover(&mut self) -> Recovered<Medium> {
         let options = self.options();
-        let mut cuts = 0;
+        let (mut cuts, mut unsealed) = (0, 0);
         loop {
             self.fuse.never();
             let mut set = Set::open(self.media.clone(), NODE, self.degraded()).expect("it opens");
@@ -165,6 +165,10 @@ impl World {
             if cuts > 0 && seen.filled > 0 {
                 self.reached.row("gather-half");
             }
+            if cuts > 0 && (1..unsealed).contains(&seen.unsealed) {
+                self.reached.row("seal-half");
+            }
+            unsealed = seen.unsealed;
             let again = self.common.plan.cut_recovery_in;
             if !self.common.random.one_in(again) || cuts == 3 {
                 self.fuse.drop_strikes.set(self.common.plan.planted == Planted::TailAppended);

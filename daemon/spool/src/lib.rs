@@ -41,6 +41,8 @@ mod leave;
 
 mod compact;
 
+mod seal;
+
 pub mod recovery;
 
 mod scrub;

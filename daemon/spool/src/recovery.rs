@@ -18,6 +18,7 @@ use crate::limits::BLOCK;
 use crate::live::Table;
 use crate::log::{Column, LogStart, Owed, SegmentStart};
 use crate::replay::{Replayed, replay};
+use crate::seal;
 use crate::segment::{SegmentKind, SegmentRef};
 use crate::set::{Problem, Set, SetError, problem};
 use crate::survey::{Damage, Survey, survey};
@@ -42,6 +43,8 @@ pub struct Report {
     pub segments_used: usize,
     /// Of those, the ones that had a footer and were not read whole.
     pub segments_sealed: usize,
+    /// Opened and without a footer: read whole, and then given one, so that no later start does.
+    pub unsealed: usize,
     /// Bytes read to look.
     pub bytes_read: u64,
     /// Batches read one by one.
@@ -118,7 +121,8 @@ pub fn inspect<D: Device>(set: &mut Set<D>) -> Result<(Table, Report), SetError>
     Ok((replayed.live, report))
 }
 
-/// Makes the set ready: sync, look, strike out what was never acknowledged, heal, raise the run.
+/// Makes the set ready: sync, look, strike out what was never acknowledged, heal, raise the run,
+/// seal what was left open.
 ///
 /// # Errors
 /// When something on it is not ours to read, or a device says no.
@@ -135,6 +139,7 @@ pub fn recover<D: Device>(
     mend(&mut set, &found)?;
     raise(&mut set, options, &report)?;
     compact::clear(&mut set, &found)?;
+    seal::seal(&mut set, &found);
     let wanted = free_wanted(options.cores, found.segments.len());
     while compact::compact(&mut set, &found, &replayed, wanted)? == compact::Outcome::Gathered {
         report.gathered += 1;
@@ -166,6 +171,7 @@ fn report<D: Device>(set: &mut Set<D>, survey: &Survey, replayed: &Replayed) -> 
             .iter()
             .filter(|s| s.is_used() && s.footer.is_some())
             .count(),
+        unsealed: seal::unsealed(survey).count(),
         bytes_read: set.bytes_read,
         batches: survey.batches,
         struck: survey.strike.len(),
