@@ -21,6 +21,7 @@ mod inspect;
 mod ladder;
 mod limits;
 mod logs;
+mod machine;
 mod mirror;
 mod mx;
 mod offline;

@@ -45,6 +45,7 @@ use spool::log::LogStart;
 use spool::recovery::Report;
 use spool::set::Set;
 
+use crate::cage;
 use crate::config::{self, Config, Cores};
 use crate::dnsbl::Zones;
 use crate::events::{Alarm, Note};
@@ -66,6 +67,9 @@ use progress::Progress;
 use store::Store;
 use tables::Tables;
 
+/// What to do about a kernel that cannot.
+const CAGE: &str = "[node] sandbox = \"auto\" does without";
+
 /// Damage that is told one by one.
 const DAMAGE_TOLD_MAX: usize = 20;
 
@@ -75,6 +79,16 @@ struct Started {
     plan: Plan,
     threads: Vec<JoinHandle<()>>,
     set: Rc<RefCell<Set<FileDevice>>>,
+}
+
+/// Tries the sandbox of a config: what was tried, and whether all went as it should.
+///
+/// # Errors
+/// The config, or a kernel that cannot.
+pub fn rehearse_cage(config_file: &Path) -> Result<(String, bool), BootError> {
+    let loaded = Config::load(config_file)
+        .map_err(|problems| BootError::config(problems, "nothing was tried"))?;
+    cage::rehearse(&loaded.config, config_file).map_err(|why| BootError::unavailable(why, CAGE))
 }
 
 /// Starts the daemon and runs it until it ends.
@@ -88,7 +102,8 @@ pub fn run(
     gate: Option<OwnedFd>,
 ) -> Result<(), BootError> {
     house::block_signals().map_err(|error| BootError::os(format!("signals: {error}"), ""))?;
-    let Started { mut plan, threads, set } = start(config_file, inherited, supervised)?;
+    let has_gate = gate.is_some();
+    let Started { mut plan, threads, set } = start(config_file, inherited, supervised, has_gate)?;
     plan.gate = gate;
     let end = house::run(plan).map_err(|error| BootError::os(error, ""))?;
     match end {
@@ -167,6 +182,7 @@ fn start(
     config_file: &Path,
     inherited: Vec<OwnedFd>,
     supervised: bool,
+    has_gate: bool,
 ) -> Result<Started, BootError> {
     let started_wall_us = engine::wall_us();
     let loaded = Config::load(config_file)
@@ -179,8 +195,7 @@ fn start(
     let locked = store::lock(&config, cpus.len(), started_wall_us)?;
     let Ends { mails, metrics, lines, house: ends, sources } = ends(cpus.len())?;
     let (mut journal, view) = journal(&config, sources)?;
-    let files = files.err().map(|error| format!("the file limit cannot be raised: {error}"));
-    tell_start(&probe, files, &loaded.warnings, &mut journal);
+    tell_start(&probe, files.err(), &loaded.warnings, &mut journal);
     let tables = open_tables(&config, started_wall_us, &mut journal)?;
     let tickets = Tickets::new().map_err(|error| BootError::os(error, ""))?;
     let certificates = load_certificates(&config, &tickets, started_wall_us, &mut journal)?;
@@ -193,6 +208,7 @@ fn start(
     let sockets = of_cores(&config, cpus.len(), inherited)?;
     let listed = read_lists(&config, &mut journal);
     let orders = first_orders(config, &certificates, &mut journal)?;
+    enter_cage(&orders.config, config_file, has_gate, &mut journal)?;
     let (house, mail) = mailbox()?;
     let (journal, set, hints) = (shared(journal), shared(set), tables.hints);
     let loads: Loads = cpus.iter().map(|_| AtomicU32::new(0)).collect();
@@ -231,6 +247,19 @@ fn start(
         set: Rc::clone(&set),
     };
     Ok(Started { plan, threads, set })
+}
+
+/// All threads are made behind it.
+fn enter_cage(
+    config: &Config,
+    file: &Path,
+    has_gate: bool,
+    journal: &mut Journal,
+) -> Result<(), BootError> {
+    let caged = cage::enter(config, file, has_gate);
+    let said = caged.map_err(|why| BootError::unavailable(why, CAGE))?;
+    journal.note(Note::Started, &said);
+    Ok(())
 }
 
 fn recover(
@@ -299,11 +328,12 @@ fn journal(config: &Config, sources: Vec<ChunkSource>) -> Result<(Journal, CoreV
 
 fn tell_start(
     probe: &Probe,
-    files: Option<String>,
+    files: Option<impl std::fmt::Display>,
     warnings: &config::Problems,
     journal: &mut Journal,
 ) {
     let warnings = warnings.iter().map(ToString::to_string);
+    let files = files.map(|error| format!("the file limit cannot be raised: {error}"));
     let notes = std::iter::once(probe.to_string()).chain(files).chain(warnings);
     notes.for_each(|note| journal.note(Note::Started, &note));
 }

@@ -17,6 +17,7 @@ use spool::message::Envelope;
 
 use crate::config::{Config, Network, SpoolConfig, any_contains};
 use crate::events::{Alarm, Event, Reader, Reason};
+use crate::health::Door;
 use crate::lookup::Names;
 use crate::maillog::MailLog;
 use crate::maillog::outlet::QueueSink;
@@ -128,6 +129,8 @@ pub struct Desk {
     pub names: Option<Names>,
     /// Where mail goes.
     pub ways: Ways,
+    /// The machine's health check.
+    pub door: Door,
     /// The cores' mailboxes, this core's included.
     pub cores: Vec<MailboxSender<ToCore>>,
     /// The house's mailbox.

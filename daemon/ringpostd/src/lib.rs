@@ -6,6 +6,7 @@
 pub mod limits;
 pub mod feeds;
 pub mod config;
+pub mod health;
 pub mod events;
 pub mod metrics;
 pub mod maillog;
@@ -32,5 +33,6 @@ pub mod relay;
 pub mod admin;
 pub mod shard;
 pub mod house;
+pub mod cage;
 pub mod boot;
 pub mod supervise;

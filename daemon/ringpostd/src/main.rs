@@ -24,6 +24,7 @@ ringpostd: a mail exchanger.
     ringpostd --check FILE                say all that is wrong with a config, start nothing
     ringpostd --check FILE --against OLD  and what it may not change of the one in force
     ringpostd --probe FOLDER              try 10,000 durable writes there, say how they went
+    ringpostd --sandbox FILE              enter the sandbox of a config, say what it refuses
     ringpostd --print-config-docs         every key of a config, as Markdown
     ringpostd --version
     ringpostd --help
@@ -42,6 +43,7 @@ enum Command {
     Gate(Option<PathBuf>),
     Check(PathBuf, Option<PathBuf>),
     Probe(PathBuf),
+    Sandbox(PathBuf),
     Docs,
     Version,
     Help,
@@ -69,6 +71,7 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command, String> {
             "--check" => other = Some(Command::Check(file()?, None)),
             "--against" => against = Some(file()?),
             "--probe" => other = Some(Command::Probe(file()?)),
+            "--sandbox" => other = Some(Command::Sandbox(file()?)),
             "--supervise" => supervise = true,
             "--print-config-docs" => other = Some(Command::Docs),
             "--version" | "-V" => other = Some(Command::Version),
@@ -93,6 +96,7 @@ fn main() -> ExitCode {
             Ok(said) => print(&said),
             Err(error) => fail(&error),
         },
+        Ok(Command::Sandbox(file)) => sandbox(&file),
         Ok(Command::Docs) => print(&config::config_page()),
         Ok(Command::Version) => print(&format!("ringpostd {}\n", env!("CARGO_PKG_VERSION"))),
         Ok(Command::Help) => print(HELP),
@@ -170,6 +174,17 @@ fn check(file: &Path, against: Option<&Path>) -> ExitCode {
         return print(&format!("{}: good\n", file.display()));
     }
     ExitCode::from(code)
+}
+
+fn sandbox(file: &Path) -> ExitCode {
+    match boot::rehearse_cage(file) {
+        Ok((said, true)) => print(&said),
+        Ok((said, false)) => {
+            print(&said);
+            ExitCode::from(exit::OS)
+        }
+        Err(error) => fail(&error),
+    }
 }
 
 fn print(text: &str) -> ExitCode {

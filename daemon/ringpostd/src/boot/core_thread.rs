@@ -14,6 +14,7 @@ use spool::set::Set;
 use crate::config::Config;
 use crate::desk::{Desk, Ids, Log, Random, Space, Stream};
 use crate::events::{Event, Note};
+use crate::health::Door;
 use crate::inbound;
 use crate::lookup::Names;
 use crate::maillog::MailLog;
@@ -180,6 +181,7 @@ fn desk(
         },
         ids: Ids::new(config.node.id, common.run, number),
         ways: Ways::new(config, &common.own_addresses, listening),
+        door: Door::from_environment(),
         cores: common.cores.clone(),
         house: common.house.clone(),
         outbox: Vec::new(),

@@ -46,7 +46,7 @@ pub use keys::{
     AdminConfig, BareNewline, CertificateConfig, ClockConfig, Discard, DnsblConfig, Durability,
     EarlyTalker, HintsConfig, LimitsConfig, ListConfig, ListFormat, ListenerConfig, ListenerTls,
     LogConfig, LogFormat, MetricsConfig, NodeConfig, PolicyConfig, Proxy, ResolverConfig,
-    RetryConfig, RouteFallback, RouteHost, RouteTls, SpoolConfig, TimeoutsIn, TimeoutsOut,
+    RetryConfig, RouteFallback, RouteHost, RouteTls, Sandbox, SpoolConfig, TimeoutsIn, TimeoutsOut,
     TlsVersion, XdpConfig,
 };
 pub use ladder::{Codes, Contact, Rung, Topology, WayBack};

@@ -18,6 +18,7 @@ use crate::config::{self, Config, EarlyTalker, ListenerConfig, ListenerTls, Stan
 use crate::desk::{Desk, Pending, reason_of_error};
 use crate::dns::Reverse;
 use crate::events::{Accepted, Event, Reason};
+use crate::health;
 use crate::tls::SessionInfo;
 
 /// Recipients refused in one session before it ends; many of them are a harvest.
@@ -120,7 +121,22 @@ fn unquoted(local: &[u8]) -> Cow<'_, [u8]> {
 
 /// The way to a domain, if it is known.
 pub(super) fn way(desk: &Desk, domain: &[u8]) -> Option<Way> {
-    desk.ways.way(desk.hints, str::from_utf8(domain).unwrap_or_default(), desk.wall_us)
+    let domain = str::from_utf8(domain).unwrap_or_default();
+    if health::is_below(domain) && !desk.door.is(domain) {
+        return Some(Way::NoHost);
+    }
+    desk.ways.way(desk.hints, domain, desk.wall_us)
+}
+
+/// Whether the client is this very machine.
+pub(super) fn is_own(talk: &Talk) -> bool {
+    let (remote, local) = (talk.remote.ip(), talk.local.ip());
+    talk.proxy.is_none() && (remote.is_loopback() || remote == local)
+}
+
+/// Whether this recipient is the health check's, and the client the machine itself.
+pub(super) fn is_health_check(talk: &Talk, desk: &Desk, domain: &[u8]) -> bool {
+    is_own(talk) && str::from_utf8(domain).is_ok_and(|domain| desk.door.is(domain))
 }
 
 /// Whether every recipient's mail is thrown away without being kept.

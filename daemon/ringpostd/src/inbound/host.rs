@@ -16,6 +16,7 @@ use spool::log::{self as log, OpenKind};
 use super::facts;
 use super::ladder::Ladder;
 use crate::acl::{self, Fact, RcptFacts, Verdict};
+use crate::config::Standing;
 use crate::desk::{Desk, Space, reason_of_error, reason_of_refusal};
 use crate::dns::Reverse;
 use crate::dnsbl::Judged;
@@ -398,15 +399,22 @@ impl Host<'_> {
         }
     }
 
+    /// The listener wants TLS and the session has none.
+    fn lacks_tls(&self) -> bool {
+        let listeners = &self.desk.config().listeners;
+        let listening = &listeners[self.talk.listener.min(listeners.len() - 1)];
+        listening.tls_required && self.talk.tls.is_none()
+    }
+
     fn open_transaction(
         &mut self,
         from: Path<'_>,
         mail: &MailParameters<'_>,
         n: u32,
     ) -> Result<(), Reason> {
-        let listeners = &self.desk.config().listeners;
-        let listening = &listeners[self.talk.listener.min(listeners.len() - 1)];
-        if listening.tls_required && self.talk.tls.is_none() {
+        // The machine's own health check is asked for its recipient first.
+        let may_check = facts::is_own(self.talk) && self.desk.door.is_open();
+        if self.lacks_tls() && !may_check {
             return Err(Reason::TlsRequired);
         }
         if let Some(guest) = &self.talk.guest
@@ -456,11 +464,16 @@ impl Host<'_> {
             None => (to.is_8bit(), false, None),
         };
         let recipient = facts::recipient(self.desk, to);
+        let own = facts::is_health_check(self.talk, self.desk, &recipient.domain);
+        if self.lacks_tls() && !own {
+            return Some(Answer::Refuse(Reason::TlsRequired.refusal()));
+        }
+        let strange = self.desk.door.is(&String::from_utf8_lossy(&recipient.domain)) && !own;
         let facts = RcptFacts {
-            standing: recipient.standing,
+            standing: if own { Standing::Known } else { recipient.standing },
             postmaster: to.is_postmaster(),
-            may_relay: self.talk.may_relay,
-            listed: self.talk.ladder.fact(self.desk),
+            may_relay: self.talk.may_relay && !strange,
+            listed: if own { Some(false) } else { self.talk.ladder.fact(self.desk) },
             way: facts::way(self.desk, &recipient.domain),
             utf8,
             binary,

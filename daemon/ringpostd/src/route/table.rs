@@ -7,19 +7,22 @@ use smtp::client::TlsPolicy;
 
 use super::{Host, NextHop, Route, Tier};
 use crate::config::{self, RouteConfig, RouteDomain, RouteFallback, RouteTls};
+use crate::health;
 
 /// All routes of a config.
 #[derive(Debug, Clone, Default)]
 pub struct Table {
     domains: HashMap<Box<str>, Arc<Route>>,
     any: Option<Arc<Route>>,
+    /// Of what the health check sends.
+    health: Option<Arc<Route>>,
 }
 
 impl Table {
     /// From the config's routes.
     #[must_use]
     pub fn new(routes: &[RouteConfig]) -> Self {
-        let mut table = Self::default();
+        let mut table = Self { health: Some(Arc::new(to_nowhere())), ..Self::default() };
         for config in routes {
             let route = Arc::new(route(config));
             for domain in &config.domains {
@@ -37,11 +40,21 @@ impl Table {
     /// The route of a domain, in any case, without final dot.
     #[must_use]
     pub fn find(&self, domain: &str) -> Option<&Arc<Route>> {
+        if health::is_below(domain) {
+            return self.health.as_ref();
+        }
         self.domains
             .get(domain)
             .or_else(|| self.domains.get(domain.to_ascii_lowercase().as_str()))
             .or(self.any.as_ref())
     }
+}
+
+/// Kept, then thrown away: no route of the config is asked.
+fn to_nowhere() -> Route {
+    let next_hop = NextHop::Discard { logged: true };
+    let tier = Tier { from_age_us: 0, next_hop, tls: TlsPolicy::Never };
+    Route { name: "health".into(), tiers: [tier].into(), connections_max: 1 }
 }
 
 fn host_of(host: &config::Host, port: u16, priority: u32, weight: u32) -> Host {

@@ -6,8 +6,20 @@ use std::path::PathBuf;
 use crate::config::names::HostName;
 use crate::config::section::Default::{Optional, Required};
 use crate::config::section::{default, section};
-use crate::config::value::{Cores, FREE, within};
+use crate::config::value::{Cores, FREE, choice, within};
 use crate::limits;
+
+choice! {
+    /// What the mail process gives up when it has its config.
+    Sandbox {
+        /// files and system calls that a mail exchanger does not need, as far as the kernel can
+        Auto = "auto",
+        /// the same, and with a kernel that cannot it does not start
+        Must = "must",
+        /// nothing
+        Off = "off",
+    }
+}
 
 section! {
     /// The node: its name, its number, and how much of the machine it uses.
@@ -20,6 +32,9 @@ section! {
         cores: Cores = default("\"auto\""), within(1, limits::CORES_MAX, "cores");
         /// Sessions open at once on all listeners; further clients hear 421.
         sessions_max: u32 = default("20000"), within(1, limits::SESSIONS_MAX, "sessions");
+        /// What the mail process gives up, landlock and seccomp: files outside of the folders that
+        /// the config names, programs, everything else it does not need.
+        sandbox: Sandbox = default("\"auto\""), FREE;
     }
 }
 

@@ -11,7 +11,7 @@ pub use deliver::{
 };
 pub use filter::{DnsblConfig, ListConfig, ListFormat, XdpConfig};
 pub use keep::{Durability, HintsConfig, LogConfig, LogFormat, SpoolConfig};
-pub use manage::{AdminConfig, ClockConfig, MetricsConfig, NodeConfig};
+pub use manage::{AdminConfig, ClockConfig, MetricsConfig, NodeConfig, Sandbox};
 pub use receive::{
     BareNewline, CertificateConfig, EarlyTalker, LimitsConfig, ListenerConfig, ListenerTls,
     PolicyConfig, Proxy, TimeoutsIn, TlsVersion,
