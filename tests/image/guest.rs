@@ -4,12 +4,12 @@
 //! all tests from standing still, and the error says so.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{Read, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use crate::daemon::programs::Folder;
@@ -92,13 +92,9 @@ impl Guest {
         firmware(&mut qemu, folder, start);
         qemu.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut child = qemu.spawn().expect("qemu-system-x86_64 is installed");
-        let serial = BufReader::new(child.stdout.take().expect("stdout is piped"));
+        let serial = child.stdout.take().expect("stdout is piped");
         let (to, lines) = channel();
-        std::thread::spawn(move || {
-            for line in serial.split(b'\n').map_while(Result::ok) {
-                let _ = to.send(String::from_utf8_lossy(&line).trim_end().to_owned());
-            }
-        });
+        std::thread::spawn(move || listen(serial, &to));
         let keys = child.stdin.take();
         Self { child, keys, lines, said: Vec::new(), started: Instant::now(), mail, monitor }
     }
@@ -191,6 +187,35 @@ impl Drop for Guest {
             self.said.extend(self.lines.try_iter());
             eprintln!("the guest said:\n{}", self.said());
         }
+    }
+}
+
+/// What a console waits behind, without an end of the line.
+const PROMPTS: [&str; 6] =
+    ["login: ", "password: ", "Again: ", "> ", "Enter to type it: ", "or `quit`: "];
+
+/// Passes on each line, and each prompt that nothing follows.
+fn listen(mut serial: impl Read, to: &Sender<String>) {
+    let (mut line, mut buffer) = (Vec::new(), [0; 4096]);
+    while let Ok(length @ 1..) = serial.read(&mut buffer) {
+        for octet in &buffer[..length] {
+            match octet {
+                b'\n' => {
+                    let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+                    let _ = to.send(text);
+                    line.clear();
+                }
+                octet => line.push(*octet),
+            }
+        }
+        let text = String::from_utf8_lossy(&line).into_owned();
+        if PROMPTS.iter().any(|prompt| text.ends_with(prompt)) {
+            let _ = to.send(text);
+            line.clear();
+        }
+    }
+    if !line.is_empty() {
+        let _ = to.send(String::from_utf8_lossy(&line).trim_end().to_owned());
     }
 }
 

@@ -15,9 +15,13 @@ mod guest;
 mod load;
 
 mod boot;
+mod below;
 mod build;
 mod chain;
 mod config;
 mod cuts;
+mod health;
+mod machine;
+mod serial;
 mod trouble;
 mod upgrade;

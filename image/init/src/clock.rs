@@ -21,6 +21,12 @@ pub(crate) fn memory() -> String {
     }
 }
 
+/// Octets of memory.
+pub(crate) fn memory_total() -> u64 {
+    let said = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    kib(&said, "MemTotal").unwrap_or_default() << 10
+}
+
 fn kib(said: &str, name: &str) -> Option<u64> {
     let line = said.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     line.split_whitespace().next()?.parse().ok()

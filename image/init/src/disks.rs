@@ -134,6 +134,11 @@ pub(crate) fn part(disk: &str, label: &str) -> Option<Block> {
     list().into_iter().find(fits)
 }
 
+/// All drives.
+pub(crate) fn all() -> Vec<Block> {
+    list().into_iter().filter(|b| b.disk.is_none() && is_drive(&b.name)).collect()
+}
+
 /// Disks other than the own one that are real: no partitions, RAM disks, optical drives.
 pub(crate) fn others(own: &str) -> Vec<Block> {
     let real = |b: &Block| {

@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::os::fd::AsFd as _;
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::Command;
 
 use nix::sys::prctl::set_no_new_privs;
@@ -16,22 +17,29 @@ use nix::unistd::{Gid, Uid, setgid, setgroups, setsid, setuid};
 use rustix::termios::{self, ControlModes, LocalModes, OptionalActions};
 use rustix::thread::{self, CapabilitySet, CapabilitySets};
 
-use crate::generations::MAIL;
 use crate::limits::{DAEMON_FILES, DAEMON_ID, DAEMON_LOCKED};
+use crate::{groups, mail};
 
 /// First word of the command line when a service is to be started.
 pub(crate) const WORD: &str = "launch";
 
+/// The line has a carrier, and ends with it.
+pub(crate) const CARRIER: &str = "carrier";
+/// The line has none.
+pub(crate) const LOCAL: &str = "local";
+
 type Outcome<T = ()> = Result<T, String>;
 
-/// Becomes the service: `launch daemon PROGRAM...` or `launch console PORT SPEED PROGRAM...`.
+/// Becomes the service: `launch daemon PROGRAM...` or `launch console PORT SPEED LINE PROGRAM...`,
+/// LINE `carrier` or `local`.
 pub(crate) fn run(mut words: impl Iterator<Item = OsString>) -> String {
     let text = |word: Option<OsString>| word.and_then(|w| w.into_string().ok()).unwrap_or_default();
     let prepared = match text(words.next()).as_str() {
         "daemon" => daemon(),
         "console" => {
             let (port, speed) = (text(words.next()), text(words.next()));
-            console(&port, speed.parse().unwrap_or(115_200))
+            let has_carrier = text(words.next()) == CARRIER;
+            console(&port, speed.parse().unwrap_or(115_200), has_carrier)
         }
         other => Err(format!("launch knows no {other:?}")),
     };
@@ -48,17 +56,10 @@ pub(crate) fn run(mut words: impl Iterator<Item = OsString>) -> String {
 const FILTER: CapabilitySet =
     CapabilitySet::NET_ADMIN.union(CapabilitySet::PERFMON).union(CapabilitySet::BPF);
 
-/// Whether the config of the working folder puts the filter on an interface.
-fn wants_filter() -> bool {
-    let text = std::fs::read_to_string(MAIL).unwrap_or_default();
-    let Ok(mail) = toml_span::parse(&text) else { return false };
-    let interfaces = mail.pointer("/xdp/interfaces").and_then(|value| value.as_array());
-    interfaces.is_some_and(|all| !all.is_empty())
-}
-
 /// No root, no way back, no core files, many descriptors, locked log buffers.
 fn daemon() -> Outcome {
     let step = |what: &'static str| move |error: nix::Error| format!("{what}: {error}");
+    groups::join(groups::MAIL);
     setrlimit(Resource::RLIMIT_NOFILE, DAEMON_FILES, DAEMON_FILES).map_err(step("files"))?;
     setrlimit(Resource::RLIMIT_MEMLOCK, DAEMON_LOCKED, DAEMON_LOCKED).map_err(step("memory"))?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(step("core"))?;
@@ -67,7 +68,7 @@ fn daemon() -> Outcome {
     let gid = Gid::from_raw(DAEMON_ID);
     setgroups(&[gid]).map_err(step("groups"))?;
     setgid(gid).map_err(step("group"))?;
-    let filter = wants_filter();
+    let filter = mail::wants_filter(Path::new("."));
     let fail = |error: rustix::io::Errno| format!("capabilities: {error}");
     thread::set_keep_capabilities(filter).map_err(fail)?;
     setuid(Uid::from_raw(DAEMON_ID)).map_err(step("user"))?;
@@ -82,15 +83,16 @@ fn daemon() -> Outcome {
 }
 
 /// A session of its own on the serial line, which is its controlling terminal.
-fn console(port: &str, speed: u32) -> Outcome {
+fn console(port: &str, speed: u32, has_carrier: bool) -> Outcome {
     let step = |what: &'static str| move |error: nix::Error| format!("{port}: {what}: {error}");
+    groups::join(groups::CONSOLE);
     SigSet::empty().thread_set_mask().map_err(step("signals"))?;
     setsid().map_err(step("session"))?;
     let path = format!("/dev/{port}");
     let line = OpenOptions::new().read(true).write(true).open(&path);
     let line = line.map_err(|error| format!("{path}: {error}"))?;
     let fail = |error: rustix::io::Errno| format!("{path}: {error}");
-    set_line(&line, speed).map_err(fail)?;
+    set_line(&line, speed, has_carrier).map_err(fail)?;
     let _ = rustix::process::ioctl_tiocsctty(&line);
     rustix::stdio::dup2_stdin(line.as_fd()).map_err(fail)?;
     rustix::stdio::dup2_stdout(line.as_fd()).map_err(fail)?;
@@ -98,9 +100,11 @@ fn console(port: &str, speed: u32) -> Outcome {
 }
 
 /// Fixed speed, no flow control by lines: a cable that is unplugged must not stop a program.
-fn set_line(line: &std::fs::File, speed: u32) -> rustix::io::Result<()> {
+/// With a carrier the next opening waits for it.
+fn set_line(line: &std::fs::File, speed: u32, has_carrier: bool) -> rustix::io::Result<()> {
     let mut settings = termios::tcgetattr(line)?;
-    settings.control_modes |= ControlModes::CLOCAL | ControlModes::CREAD;
+    settings.control_modes |= ControlModes::CREAD;
+    settings.control_modes.set(ControlModes::CLOCAL, !has_carrier);
     settings.control_modes &= !ControlModes::CRTSCTS;
     settings.local_modes |= LocalModes::ISIG | LocalModes::ICANON | LocalModes::ECHO;
     settings.set_speed(speed)?;

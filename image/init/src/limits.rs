@@ -24,6 +24,8 @@ pub(crate) const DRAIN: Duration = Duration::from_secs(90);
 pub(crate) const END: Duration = Duration::from_secs(5);
 /// How long a helper (mkfs, a config check) may take.
 pub(crate) const HELPER: Duration = Duration::from_secs(60);
+/// How long a program may take that PID 1's loop waits for: less than the watchdog's 30 s.
+pub(crate) const ANSWER: Duration = Duration::from_secs(15);
 /// How long one step of the health check may take.
 pub(crate) const HEALTH_STEP: Duration = Duration::from_secs(5);
 
@@ -80,6 +82,16 @@ pub(crate) const SPOOL_BYTES_MIN: u64 = 64 << 20;
 
 /// The daemon's user and group; the group may use io_uring.
 pub(crate) const DAEMON_ID: u32 = 100;
+/// Octets of memory that are never the daemon's: init, the kernel's own, the console.
+pub(crate) const MEMORY_SPARE: u64 = 96 << 20;
+/// The part of the memory that the console may have.
+pub(crate) const CONSOLE_SHARE: u64 = 4;
+/// Threads and processes of the daemon: one a core, its supervisor, the filter's keeper, spares.
+pub(crate) const DAEMON_TASKS: u32 = 2048;
+/// The same of the console.
+pub(crate) const CONSOLE_TASKS: u32 = 64;
+/// How often disks are asked how they are.
+pub(crate) const DISKS_EVERY: Duration = Duration::from_secs(3600);
 /// Descriptors the daemon may open.
 pub(crate) const DAEMON_FILES: u64 = 1 << 20;
 /// Memory the daemon may lock: the registered log buffers.

@@ -44,6 +44,14 @@ mod upgrade;
 
 mod generations;
 
+mod mail;
+
+mod groups;
+
+mod array;
+
+mod smart;
+
 mod commands;
 
 mod launch;
@@ -107,6 +115,7 @@ fn version() -> String {
 
 fn start() {
     let mounted = mounts::kernel();
+    groups::make();
     let keys = keys::Keys::open();
     say(&format_args!("Ringpost {}; hold m for maintenance", version()));
     sysctl::apply();
@@ -135,6 +144,7 @@ fn prepare(node: &mut Node, keys: keys::Keys) -> Result<prepare::Place, String> 
     if keys.wanted() || asked_by_command_line() {
         return Err("asked for at start".to_owned());
     }
+    node.watchdog().feed();
     prepare::machine(&disk, &place.settings)?;
     Ok(place)
 }

@@ -23,6 +23,8 @@ pub(crate) fn kernel() -> Outcome {
     let dev = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
     attach("devtmpfs", "/dev", "devtmpfs", dev, "mode=0755")?;
     attach("tmpfs", "/run", "tmpfs", safe(), "mode=0755,size=25%")?;
+    // Without it services have no bounds, which is said.
+    let _ = attach("cgroup2", "/sys/fs/cgroup", "cgroup2", safe(), "");
     // A machine that was not started by UEFI has none; nor has every firmware room for them.
     let _ = attach("efivarfs", "/sys/firmware/efi/efivars", "efivarfs", safe(), "");
     let _ = attach("pstore", "/sys/fs/pstore", "pstore", safe(), "");
@@ -67,6 +69,24 @@ fn fat(device: &Path, target: &str, flags: MsFlags) -> Outcome {
 /// # Errors
 /// Not there, or not XFS.
 pub(crate) fn state(device: &Path, target: &str) -> Outcome {
+    xfs(device, target)
+}
+
+/// A spool in a file system.
+///
+/// # Errors
+/// Not there, or not XFS.
+pub(crate) fn spool(device: &Path, target: &str) -> Outcome {
+    xfs(device, target)
+}
+
+/// Whether something is mounted there.
+pub(crate) fn is_mounted(target: &str) -> bool {
+    let all = fs::read_to_string("/proc/mounts").unwrap_or_default();
+    all.lines().any(|line| line.split(' ').nth(1) == Some(target))
+}
+
+fn xfs(device: &Path, target: &str) -> Outcome {
     fs::create_dir_all(target).map_err(|e| format!("{target}: {e}"))?;
     mount(Some(device), target, Some("xfs"), safe() | MsFlags::MS_LAZYTIME, None::<&str>)
         .map_err(|error| format!("cannot mount {} (XFS): {error}", device.display()))

@@ -19,6 +19,7 @@ use nix::unistd::Pid;
 
 use crate::commands::CONFIG;
 use crate::generations::{Generations, MAIL};
+use crate::health::Door;
 use crate::limits::{DRAIN, END, FAILED_STARTS_MAX, TICK, TRIAL};
 use crate::notify::{self, Notify};
 use crate::ntp::Ntp;
@@ -27,8 +28,9 @@ use crate::prepare::{self, Place, STATE};
 use crate::say::{say, warn};
 use crate::service::{Service, State};
 use crate::settings::{Console, Settings};
+use crate::smart::Smart;
 use crate::watchdog::Watchdog;
-use crate::{bless, clock, health, mounts, network};
+use crate::{array, bless, clock, health, launch, mail, mounts, network};
 
 /// The debug image's shell: runs on the serial line, where it is there.
 const SHELL: &str = "/bin/sh";
@@ -63,6 +65,11 @@ pub(crate) struct Node {
     daemon: Option<Service>,
     console: Option<Service>,
     settings: Settings,
+    /// How the health check's message is taken.
+    door: Door,
+    smart: Smart,
+    /// Members that the array lacked when it was looked at last.
+    missing: u32,
     /// The folder of the config in force.
     config: PathBuf,
     /// When that config is undone unless somebody confirms it.
@@ -70,6 +77,24 @@ pub(crate) struct Node {
     trial: Option<Trial>,
     since: Instant,
     was_ready: bool,
+}
+
+/// How the console is launched: a shell, if there is one, or the login.
+fn console_words(console: &Console, has_shell: bool) -> Vec<String> {
+    let kind = if console.carrier { launch::CARRIER } else { launch::LOCAL };
+    let speed = console.speed.to_string();
+    let mut words = vec!["console", &console.port, &speed, kind];
+    let seconds = |value: Option<u32>| value.map(|value| value.to_string());
+    let (idle, delay) = (seconds(console.idle_s), seconds(console.delay_s));
+    if has_shell {
+        words.push(SHELL);
+    } else {
+        words.extend(["/bin/ringpost", "console", "--line", &console.port]);
+        words.extend(console.carrier.then_some("--carrier"));
+        words.extend(idle.iter().flat_map(|value| ["--idle-s", value]));
+        words.extend(delay.iter().flat_map(|value| ["--delay-s", value]));
+    }
+    words.into_iter().map(str::to_owned).collect()
 }
 
 impl Node {
@@ -95,6 +120,9 @@ impl Node {
         Ok(Self {
             version,
             config: PathBuf::new(),
+            door: Door::default(),
+            smart: Smart::new(),
+            missing: 0,
             undo_at: None,
             watchdog,
             signals,
@@ -133,7 +161,9 @@ impl Node {
 
     fn start_daemon(&mut self) {
         let words = ["daemon", "/bin/ringpostd", "--config", MAIL, "--supervise"];
+        self.door = Door::new();
         let daemon = Service::new("ringpostd", &words, self.config.clone());
+        let daemon = daemon.with(health::VARIABLE, self.door.word());
         self.daemon = Some(daemon.with("NOTIFY_SOCKET", notify::PATH));
         self.was_ready = false;
     }
@@ -155,11 +185,8 @@ impl Node {
         if self.console.is_some() {
             return;
         }
-        let Console { port, speed } = &self.settings.console;
-        let speed = speed.to_string();
-        let login = ["/bin/ringpost", "console", "--line", port];
-        let program = if Path::new(SHELL).exists() { &[SHELL][..] } else { &login };
-        let words = [&["console", port, &speed][..], program].concat();
+        let words = console_words(&self.settings.console, Path::new(SHELL).exists());
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let console = Service::new("console", &words, PathBuf::from("/"));
         self.console = Some(console.with("TERM", "vt100").with("PATH", "/bin"));
     }
@@ -173,6 +200,8 @@ impl Node {
                 service.turn(now);
             }
             self.ntp.turn(now);
+            self.smart.turn(now);
+            self.look_at_array();
             self.wait(TICK);
             if let Some(end) = self.asked_to_end() {
                 return end;
@@ -186,6 +215,16 @@ impl Node {
                 return end;
             }
         }
+    }
+
+    fn look_at_array(&mut self) {
+        let missing = array::missing().unwrap_or_default();
+        if missing > self.missing {
+            warn(&format_args!("ARRAY {}: {missing} member(s) missing", array::DEVICE));
+        } else if missing < self.missing {
+            say(&format_args!("array {}: {missing} member(s) missing", array::DEVICE));
+        }
+        self.missing = missing;
     }
 
     /// The config in force is another one, or was confirmed: what it says is done.
@@ -326,7 +365,9 @@ impl Node {
         let failed = self.daemon.as_ref().map(|d| d.course.failed_starts());
         let state = self.daemon.as_ref().map(|d| d.course.state());
         if matches!(state, Some(State::Ready { .. })) {
-            match health::check(self.settings.health) {
+            let socket = mail::socket(&self.config);
+            let (address, watchdog) = (self.settings.health, &mut self.watchdog);
+            match health::check(address, &self.door, socket.as_deref(), watchdog) {
                 Ok(()) => {
                     match bless::bless(&trial.disk, &self.version, &trial.files) {
                         Ok(()) => say(&format_args!("blessed: {}", trial.files.1.display())),
@@ -383,6 +424,7 @@ impl Node {
         let all = Pid::from_raw(-1);
         let _ = kill(all, Signal::SIGKILL);
         nix::unistd::sync();
+        array::end();
         if let Err(why) = mounts::detach(STATE) {
             warn(&why);
         }

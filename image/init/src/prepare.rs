@@ -15,7 +15,7 @@ use crate::limits::{DAEMON_ID, DISK_WAIT};
 use crate::say::{say, warn};
 use crate::settings::Settings;
 use crate::watchdog::Watchdog;
-use crate::{disks, helper, mounts, network, provision};
+use crate::{array, disks, helper, mounts, network, provision};
 
 const SEED: &str = "/run/seed";
 /// Where state is mounted.
@@ -111,8 +111,9 @@ pub(crate) fn machine(disk: &str, settings: &Settings) -> Outcome {
         warn(&format_args!("host name {name}: {error}"));
     }
     provision::others(disk, &settings.wipe);
-    let count = spool(disk)?;
-    say(&format_args!("spool: {count} partition(s), /dev/spool/0 and on"));
+    let parts = spool(disk)?;
+    say(&format_args!("spool: {} partition(s), /dev/spool/0 and on", parts.len()));
+    chosen(&parts, settings)?;
     network::up(settings);
     if let Err(why) = mounts::freeze_root() {
         warn(&why);
@@ -122,6 +123,7 @@ pub(crate) fn machine(disk: &str, settings: &Settings) -> Outcome {
 
 /// From now on no partition of the spool can be written, by whomever; a new start ends that.
 pub(crate) fn close_spool() {
+    array::end();
     let is_spool = |b: &disks::Block| b.label.as_deref() == Some(disks::SPOOL);
     for part in disks::list().into_iter().filter(is_spool) {
         let device = part.device().display().to_string();
@@ -134,7 +136,7 @@ pub(crate) fn close_spool() {
 
 /// `/dev/spool/<n>`: the own disk's first, the others' in the order of their serial numbers, so
 /// that a name does not depend on which drive the kernel found first.
-fn spool(own: &str) -> Outcome<usize> {
+fn spool(own: &str) -> Outcome<Vec<PathBuf>> {
     let is_spool = |b: &disks::Block| b.label.as_deref() == Some(disks::SPOOL);
     let mut parts: Vec<_> = disks::list().into_iter().filter(is_spool).collect();
     parts.sort_by_key(|part| {
@@ -143,11 +145,34 @@ fn spool(own: &str) -> Outcome<usize> {
     });
     fs::create_dir_all("/dev/spool").map_err(|e| format!("/dev/spool: {e}"))?;
     for (n, part) in parts.iter().enumerate() {
-        let device = part.device();
-        let fail = |error: std::io::Error| format!("{}: {error}", device.display());
-        chown(&device, Some(DAEMON_ID), Some(DAEMON_ID)).map_err(fail)?;
-        fs::set_permissions(&device, fs::Permissions::from_mode(0o600)).map_err(fail)?;
-        symlink(&device, format!("/dev/spool/{n}")).map_err(fail)?;
+        name_device(&part.device(), &n.to_string())?;
     }
-    if parts.is_empty() { Err("no spool partition".to_owned()) } else { Ok(parts.len()) }
+    if parts.is_empty() {
+        return Err("no spool partition".to_owned());
+    }
+    Ok(parts.iter().map(disks::Block::device).collect())
+}
+
+/// The daemon's, by a name below /dev/spool.
+fn name_device(device: &Path, name: &str) -> Outcome {
+    let fail = |error: std::io::Error| format!("{}: {error}", device.display());
+    chown(device, Some(DAEMON_ID), Some(DAEMON_ID)).map_err(fail)?;
+    fs::set_permissions(device, fs::Permissions::from_mode(0o600)).map_err(fail)?;
+    symlink(device, Path::new("/dev/spool").join(name)).map_err(fail)
+}
+
+/// md and XFS, if the settings choose them.
+fn chosen(parts: &[PathBuf], settings: &Settings) -> Outcome {
+    let mut device = parts[0].clone();
+    if !settings.spool.md.is_empty() {
+        let member = |n: &u32| parts.get(usize::try_from(*n).ok()?).cloned();
+        let members: Vec<_> = settings.spool.md.iter().filter_map(member).collect();
+        device = array::assemble(&members)?;
+        name_device(&device, "md")?;
+    }
+    if settings.spool.xfs {
+        array::file_system(&device)?;
+        say(&format_args!("spool: {} is an XFS at {}", device.display(), array::FOLDER));
+    }
+    Ok(())
 }

@@ -26,6 +26,8 @@ pub(crate) struct Settings {
     pub(crate) links: Vec<Link>,
     /// The serial line of the console program.
     pub(crate) console: Console,
+    /// What lies below the spool.
+    pub(crate) spool: Spool,
     /// Disks that may be taken for the spool although something is on them.
     pub(crate) wipe: Vec<String>,
     /// Where the health check expects the greeting.
@@ -39,6 +41,29 @@ pub(crate) struct Console {
     pub(crate) port: String,
     /// Bits a second.
     pub(crate) speed: u32,
+    /// The line has a carrier, and who is logged in is logged out with it.
+    pub(crate) carrier: bool,
+    /// Seconds without a key after which somebody is logged out; 0: never. Without it, the
+    /// console program's own.
+    pub(crate) idle_s: Option<u32>,
+    /// Seconds after the first wrong password.
+    pub(crate) delay_s: Option<u32>,
+}
+
+/// What lies below the spool: nothing, for most.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Spool {
+    /// Numbers of the partitions (`/dev/spool/<n>`) that md mirrors.
+    pub(crate) md: Vec<u32>,
+    /// A file system on that, or on the first partition.
+    pub(crate) xfs: bool,
+}
+
+impl Default for Console {
+    fn default() -> Self {
+        let port = "ttyS0".to_owned();
+        Self { port, speed: 115_200, carrier: false, idle_s: None, delay_s: None }
+    }
 }
 
 /// An interface.
@@ -99,7 +124,8 @@ impl Default for Settings {
             dns: Vec::new(),
             ntp: Vec::new(),
             links: Vec::new(),
-            console: Console { port: "ttyS0".to_owned(), speed: 115_200 },
+            console: Console::default(),
+            spool: Spool::default(),
             wipe: Vec::new(),
             health: SocketAddr::from(([127, 0, 0, 1], 25)),
         }
@@ -153,6 +179,9 @@ fn settings(root: &mut Value<'_>) -> Result<Settings, DeserError> {
     }
     if let Some((_, mut value)) = table.take("console") {
         settings.console = console(&mut value)?;
+    }
+    if let Some((_, mut value)) = table.take("spool") {
+        settings.spool = spool(&mut value)?;
     }
     for (key, read) in [("link", link as fn(&mut Value<'_>) -> _), ("bond", bond), ("vlan", vlan)] {
         if let Some((_, mut value)) = table.take(key) {
@@ -221,7 +250,13 @@ fn console(value: &mut Value<'_>) -> Result<Console, DeserError> {
     let mut table = TableHelper::new(value)?;
     let port: Option<String> = table.optional("port");
     let speed: Option<u32> = table.optional("speed");
+    let carrier: Option<bool> = table.optional("carrier");
+    let idle_s: Option<u32> = table.optional("idle_s");
+    let delay_s: Option<u32> = table.optional("delay_s");
     table.finalize(None)?;
+    if idle_s.is_some_and(|s| s > DAY_S) || delay_s.is_some_and(|s| !(1..=60).contains(&s)) {
+        return Err(custom(&at, "idle_s is at most a day, delay_s 1 to 60"));
+    }
     let port = port.unwrap_or_else(|| "ttyS0".to_owned());
     let sane = port.starts_with("tty") && port.chars().all(|c| c.is_ascii_alphanumeric());
     if !sane || port.len() > 16 {
@@ -231,8 +266,28 @@ fn console(value: &mut Value<'_>) -> Result<Console, DeserError> {
     if !SPEEDS.contains(&speed) {
         return Err(custom(&at, format!("speed must be one of {SPEEDS:?}")));
     }
-    Ok(Console { port, speed })
+    Ok(Console { port, speed, carrier: carrier.unwrap_or_default(), idle_s, delay_s })
 }
+
+/// Seconds of a day.
+const DAY_S: u32 = 86_400;
+
+fn spool(value: &mut Value<'_>) -> Result<Spool, DeserError> {
+    let at = Value::with_span(ValueInner::Boolean(true), value.span);
+    let mut table = TableHelper::new(value)?;
+    let xfs: Option<bool> = table.optional("xfs");
+    let md: Option<Vec<u32>> = table.optional("md");
+    table.finalize(None)?;
+    let md = md.unwrap_or_default();
+    let twice = md.iter().enumerate().any(|(n, one)| md[..n].contains(one));
+    if md.len() == 1 || md.len() > MD_MAX || twice {
+        return Err(custom(&at, "md takes the numbers of 2 to 8 partitions: md = [1, 2]"));
+    }
+    Ok(Spool { md, xfs: xfs.unwrap_or_default() })
+}
+
+/// Members of an array.
+const MD_MAX: usize = 8;
 
 /// What serial lines are used with.
 pub(crate) const SPEEDS: [u32; 5] = [9_600, 19_200, 38_400, 57_600, 115_200];
@@ -374,6 +429,12 @@ spool_disks = ["S4EVNX0R"]
 health = "[::1]:25"
 [console]
 speed = 9600
+carrier = true
+idle_s = 0
+delay_s = 5
+[spool]
+md = [1, 2]
+xfs = true
 [[link]]
 name = "a"
 mac = "52:54:00:12:34:56"
@@ -397,7 +458,10 @@ gateways = ["192.0.2.1"]
     fn a_whole_file_is_read() {
         let settings = parse(WHOLE).unwrap();
         assert_eq!(settings.hostname.as_deref(), Some("mx1"));
-        assert_eq!(settings.console, Console { port: "ttyS0".into(), speed: 9_600 });
+        let console = Console { speed: 9_600, carrier: true, ..Console::default() };
+        let console = Console { idle_s: Some(0), delay_s: Some(5), ..console };
+        assert_eq!(settings.console, console);
+        assert_eq!(settings.spool, Spool { md: vec![1, 2], xfs: true });
         assert_eq!(settings.ntp[0], "192.0.2.123:123".parse().unwrap());
         assert_eq!(settings.ntp[1], "[2001:db8::1]:1123".parse().unwrap());
         assert_eq!(settings.health, "[::1]:25".parse().unwrap());

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-const PROGRAMS: [&str; 2] = ["/usr/sbin/smartctl", "/usr/bin/smartctl"];
+/// Debian has it in the first; the appliance has one folder of programs.
+const PROGRAMS: [&str; 2] = ["/usr/sbin/smartctl", "/bin/smartctl"];
 /// How long a disk may think.
 const WAIT: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);

@@ -11,6 +11,7 @@ use super::tool::{EPOCH, done, tool, write};
 /// Debian's programs in every image, and why.
 const TOOLS: &[&str] = &[
     "/sbin/mkfs.xfs",     // the state partition at first start
+    "/sbin/mdadm",        // a spool on md, for those who choose it
     "/sbin/xfs_repair",   // for the maintenance console
     "/sbin/blockdev",     // a spool that nobody writes in maintenance
     "/usr/sbin/nvme",     // wear and errors of drives, for the console

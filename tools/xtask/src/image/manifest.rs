@@ -16,6 +16,7 @@ const PACKAGES: &[&str] = &[
     "mtools",
     "dosfstools",
     "zstd",
+    "mdadm",
     "xfsprogs",
     "nvme-cli",
     "smartmontools",
