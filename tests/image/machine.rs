@@ -10,6 +10,25 @@ use crate::daemon::backend::{Backend, Manners};
 use crate::daemon::client::Client;
 use crate::daemon::programs::Folder;
 
+/// How often something is asked for that is not there yet: a limit of the tests, no verdict.
+const ASKS_MAX: u32 = 600;
+
+fn ask(guest: &mut Guest, words: &str) -> (String, bool) {
+    guest.shell(&format!("ringpost --socket /run/ringpost/admin.sock {words}"))
+}
+
+/// Asks once a second until the answer is as it should be.
+fn until(guest: &mut Guest, words: &str, holds: impl Fn(&str) -> bool) -> String {
+    for _ in 0..ASKS_MAX {
+        let (said, _) = ask(guest, words);
+        if holds(&said) {
+            return said;
+        }
+        guest.shell("sleep 1");
+    }
+    panic!("a limit of the tests, no verdict: {words} was asked for {ASKS_MAX} times");
+}
+
 /// Seconds from 1900 to 1970.
 const EPOCH_S: u64 = 2_208_988_800;
 
@@ -55,7 +74,7 @@ fn a_clock_that_is_years_off_is_doubted_and_then_set_by_ntp() {
     let rtc = ["-rtc", "base=2099-01-01T00:00:00"].map(str::to_owned);
     let mut guest = Guest::start(&folder, &disk, Start::Debug, &rtc);
     guest.wait_for("taking mail");
-    let (said, _) = guest.shell("ringpost --socket /run/ringpost/admin.sock status");
+    let (said, _) = ask(&mut guest, "status");
     assert!(said.contains("clock is in doubt"), "{said}");
     guest.power_off();
     // The same with somebody to ask.
@@ -67,8 +86,7 @@ fn a_clock_that_is_years_off_is_doubted_and_then_set_by_ntp() {
         guest.wait_for("clock: set by -");
     }
     // The daemon looks at the clock by itself.
-    let command = "ringpost --socket /run/ringpost/admin.sock status";
-    while guest.shell(command).0.contains("clock is in doubt") {}
+    until(&mut guest, "status", |said| !said.contains("clock is in doubt"));
     let (said, fine) = guest.shell("date +year=%Y");
     assert!(fine && !said.contains("year=2099"), "{said}");
     guest.power_off();
@@ -83,27 +101,21 @@ fn the_filter_is_attached_in_the_driver_and_refuses() {
     let disk = stage::disk(&folder, &[(name, &mail), (machine.0, &machine.1)]);
     let mut guest = Guest::start(&folder, &disk, Start::Debug, &[]);
     guest.wait_for("taking mail");
-    let ask = |guest: &mut Guest, words: &str| {
-        guest.shell(&format!("ringpost --socket /run/ringpost/admin.sock xdp {words}"))
-    };
-    let (said, fine) = ask(&mut guest, "status");
+    // It takes mail before the filter stands.
+    let said = until(&mut guest, "xdp status", |said| !said.contains("has no interfaces"));
     println!("{said}");
-    assert!(fine && said.contains("native") && !said.contains("generic"), "{said}");
+    assert!(said.contains("native") && !said.contains("generic"), "{said}");
     // Through the filter as if it were not there.
     let text = "Subject: one\r\n\r\nthrough the filter\r\n";
     Client::greeted(guest.mail).deliver("a@example.net", &["b@example.org"], text);
     backend.wait_for(1);
     // Listed, the same client does not reach the daemon.
-    let (said, fine) = ask(&mut guest, "add 10.0.2.2 --rung drop");
+    let (said, fine) = ask(&mut guest, "xdp add 10.0.2.2 --rung drop");
     assert!(fine, "{said}");
     let _never_greeted = Client::connect_silent(guest.mail);
-    loop {
-        let (said, _) = ask(&mut guest, "status");
-        if said.lines().any(|line| line.starts_with("dropped") && !line.ends_with(" 0")) {
-            println!("{said}");
-            break;
-        }
-    }
+    let dropped = |line: &str| line.starts_with("dropped") && !line.ends_with(" 0");
+    let said = until(&mut guest, "xdp status", |said| said.lines().any(dropped));
+    println!("{said}");
     guest.power_off();
 }
 
