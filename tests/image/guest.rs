@@ -194,6 +194,17 @@ impl Drop for Guest {
 const PROMPTS: [&str; 6] =
     ["login: ", "password: ", "Again: ", "> ", "Enter to type it: ", "or `quit`: "];
 
+/// Without what moves a terminal's cursor (`ESC [ ... letter`).
+fn plain(text: &str) -> String {
+    let mut parts = text.split("\u{1b}[");
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let end = part.find(|c: char| c.is_ascii_alphabetic());
+        out += end.and_then(|end| part.get(end + 1..)).unwrap_or_default();
+    }
+    out
+}
+
 /// Passes on each line, and each prompt that nothing follows.
 fn listen(mut serial: impl Read, to: &Sender<String>) {
     let (mut line, mut buffer) = (Vec::new(), [0; 4096]);
@@ -209,7 +220,8 @@ fn listen(mut serial: impl Read, to: &Sender<String>) {
             }
         }
         let text = String::from_utf8_lossy(&line).into_owned();
-        if PROMPTS.iter().any(|prompt| text.ends_with(prompt)) {
+        let shown = plain(&text);
+        if PROMPTS.iter().any(|prompt| shown.ends_with(prompt)) {
             let _ = to.send(text);
             line.clear();
         }
