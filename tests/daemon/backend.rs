@@ -67,6 +67,14 @@ pub(crate) struct Backend {
     most: Arc<AtomicU32>,
 }
 
+/// How a dialogue ended.
+enum End {
+    /// By QUIT, which is still to be answered.
+    Quit,
+    /// Without a word.
+    Cut,
+}
+
 impl Backend {
     pub(crate) fn start(manners: Manners) -> Self {
         Self::start_at("127.0.0.1:0".parse().expect("an address"), manners)
@@ -148,9 +156,14 @@ impl Backend {
         let now = self.open.fetch_add(1, Ordering::SeqCst) + 1;
         self.most.fetch_max(now, Ordering::SeqCst);
         let mut wire = Wire::new(stream);
-        let _ = self.dialogue(&mut wire);
-        // Before the socket closes: the other end may open its next connection right then.
+        let ended = self.dialogue(&mut wire);
+        // Before the last reply and before the socket closes: the other end may open its next
+        // connection right then.
         self.open.fetch_sub(1, Ordering::SeqCst);
+        if let Ok(End::Quit) = ended {
+            // The other end may be gone already.
+            let _ = wire.write(b"221 bye\r\n");
+        }
     }
 
     /// The reply that the manners want for this command, or that it is to be cut off.
@@ -190,22 +203,23 @@ impl Backend {
         lines.iter().enumerate().map(line).collect()
     }
 
-    fn dialogue(&self, wire: &mut Wire) -> std::io::Result<()> {
+    fn dialogue(&self, wire: &mut Wire) -> std::io::Result<End> {
         match self.manner("CONNECT") {
             Some(Ok(reply)) => wire.write(format!("{reply}\r\n").as_bytes())?,
-            Some(Err(())) => return Ok(()),
+            Some(Err(())) => return Ok(End::Cut),
             None => wire.write(b"220 backend.test\r\n")?,
         }
         let mut mail = Mail::default();
         loop {
-            let Some(line) = wire.line()? else { return Ok(()) };
+            let Some(line) = wire.line()? else { return Ok(End::Cut) };
             let line = String::from_utf8_lossy(&line).trim_end().to_owned();
             let reply = match self.manner(&line) {
-                Some(Err(())) => return Ok(()),
+                Some(Err(())) => return Ok(End::Cut),
                 Some(Ok(reply)) => format!("{reply}\r\n"),
+                None if line.eq_ignore_ascii_case("QUIT") => return Ok(End::Quit),
                 None => match self.command(wire, &line, &mut mail)? {
                     Some(reply) => reply,
-                    None => return Ok(()),
+                    None => return Ok(End::Cut),
                 },
             };
             wire.write(reply.as_bytes())?;
@@ -263,10 +277,6 @@ impl Backend {
                     return Ok(self.finish(mail));
                 }
                 "250 ok\r\n".to_owned()
-            }
-            "QUIT" => {
-                wire.write(b"221 bye\r\n")?;
-                return Ok(None);
             }
             _ => "250 ok\r\n".to_owned(),
         };
