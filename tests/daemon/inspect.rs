@@ -112,6 +112,58 @@ fn a_spool_is_read_after_a_kill_and_repaired_only_when_asked() {
     assert!(daemon.stop().success());
 }
 
+const STEPS: [&str; 6] =
+    ["to_strike_out", "to_write_again", "to_seal", "to_give_up", "to_put_together", "to_heal"];
+
+#[test]
+fn a_repair_says_all_that_it_will_do_before_it_does_it() {
+    let mut daemon = waiting("foretold");
+    let (mut sent, mut said) = (Vec::new(), Value::Null);
+    // Each kill leaves a nearly empty segment behind; with few free ones they are put together.
+    for round in 0..30 {
+        if round < 2 {
+            let mut client = Client::greeted(daemon.address);
+            let content = "Subject: kept\r\n\r\n";
+            sent.push(client.deliver("a@example.net", &["b@example.org"], content));
+        } else {
+            // New mail is refused by now; what is said of old mail goes into a new segment, too.
+            let act = if round % 2 == 0 { "freeze" } else { "thaw" };
+            // Not while it is being tried.
+            let done = |d: &Daemon| d.tool(&["queue", act, &sent[0]]).status.success();
+            daemon.until(&format!("a {act}"), done);
+        }
+        daemon.kill();
+        let before = sum(&daemon);
+        said = json(&daemon, &["repair"]).0;
+        assert_eq!(sum(&daemon), before, "looking changed something");
+        assert!(said["to_seal"].as_u64() > Some(0), "a kill leaves something open: {said}");
+        if said["to_put_together"].as_u64() > Some(0) {
+            break;
+        }
+        daemon.start_again();
+    }
+    assert!(said["to_put_together"].as_u64() > Some(0), "never few enough: {said}");
+    let ids = |daemon: &Daemon| {
+        let list = json(daemon, &["list"]).0;
+        let all = list["messages"].as_array().expect("a list").clone();
+        let mut ids: Vec<String> = all.iter().map(|m| m["id"].to_string()).collect();
+        ids.sort();
+        ids
+    };
+    let before = ids(&daemon);
+    assert_eq!(before.len(), sent.len());
+    let done = json(&daemon, &["repair", "--yes"]).0;
+    STEPS.iter().for_each(|step| assert_eq!(done[step], said[step], "{step}"));
+    // Nothing is left to be done, and nothing is gone.
+    let said = json(&daemon, &["repair"]).0;
+    STEPS.iter().for_each(|step| assert_eq!(said[step], 0, "{step}: {said}"));
+    assert_eq!(ids(&daemon), before);
+    daemon.start_again();
+    let ledger = daemon.ledger();
+    assert_eq!(ledger.queued + ledger.held, sent.len() as u64);
+    assert!(daemon.stop().success());
+}
+
 /// Offsets of batches with at least one message of the source, by segment.
 fn batches(octets: &[u8]) -> Vec<usize> {
     let at = |n: &usize| octets[*n..].starts_with(b"RPBATCH1");

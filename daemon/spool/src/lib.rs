@@ -23,6 +23,8 @@ pub mod disk;
 pub mod file;
 pub mod sim;
 
+pub mod rehearse;
+
 pub mod set;
 
 pub mod alien;

@@ -9,6 +9,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ::spool::disk::Device;
 use ::spool::edits;
 use ::spool::file::{Durability, FileDevice, OpenError};
 use ::spool::id::TransactionId;
@@ -17,6 +18,7 @@ use ::spool::log::StoredMessage;
 use ::spool::offline::{Offline, ShowError, heal};
 use ::spool::record::RecipientState;
 use ::spool::recovery::{Options, Report, recover, release};
+use ::spool::rehearse::Rehearsal;
 use ::spool::set::{Set, SetError, read_superblock};
 use ::spool::survey::{Damage, DamageKind};
 use clap::ArgMatches;
@@ -83,10 +85,10 @@ fn device(place: &str) -> Result<FileDevice, Trouble> {
     }
 }
 
-fn open_set(m: &ArgMatches) -> Result<Set<FileDevice>, Trouble> {
+fn set_of<D: Device>(m: &ArgMatches, of: impl Fn(FileDevice) -> D) -> Result<Set<D>, Trouble> {
     let mut devices = Vec::new();
     for place in m.get_many::<String>("PLACE").into_iter().flatten() {
-        devices.push(device(place)?);
+        devices.push(of(device(place)?));
     }
     let mut node = 0;
     if let Some(first) = devices.first_mut() {
@@ -96,7 +98,7 @@ fn open_set(m: &ArgMatches) -> Result<Set<FileDevice>, Trouble> {
 }
 
 fn open(m: &ArgMatches) -> Result<Offline<FileDevice>, Trouble> {
-    Offline::open(open_set(m)?).map_err(|e| set_trouble(&e))
+    Offline::open(set_of(m, |device| device)?).map_err(|e| set_trouble(&e))
 }
 
 fn id(m: &ArgMatches) -> Result<TransactionId, Trouble> {
@@ -341,25 +343,15 @@ pub(crate) fn verify(page: &mut Page, m: &ArgMatches) -> Result<Exit, Trouble> {
     Ok(exit_of(&offline.report, &damage))
 }
 
-/// `spool repair`: what a start of the daemon would mend; does it with `--yes`.
-pub(crate) fn repair(page: &mut Page, m: &ArgMatches) -> Result<Exit, Trouble> {
-    let report = open(m)?.report;
-    let yes = m.get_flag("yes");
-    let is_json = m.get_flag("json");
-    if !is_json {
-        findings(page, &report);
-        let struck = format!("{} batches that were never acknowledged", report.struck);
-        let healed = format!("{} copies of batches that a mirror lacks", report.healed);
-        page.field("strike out", &struck);
-        page.field("write again", &healed);
-    }
-    if !yes {
-        if !as_json(page, m, "spool-repair", || findings_json(&report, &[])) {
-            page.line("Nothing was changed. With --yes this is done.");
-        }
-        return Ok(exit_of(&report, &[]));
-    }
-    let mut set = open_set(m)?;
+/// What a repair does, or would do.
+struct Repair {
+    report: Report,
+    healed: Vec<Damage>,
+    lost: Vec<Damage>,
+}
+
+/// What a start of the daemon mends, and what rotted where no start looks.
+fn mend<D: Device>(mut set: Set<D>) -> Result<Repair, Trouble> {
     // A member that is out of step is filled by the daemon, and left alone here.
     set.joining.iter_mut().for_each(|device| *device = None);
     let options = Options {
@@ -371,14 +363,65 @@ pub(crate) fn repair(page: &mut Page, m: &ArgMatches) -> Result<Exit, Trouble> {
     let mut done = recover(set, options, &mut |_, _| {}).map_err(|e| set_trouble(&e))?;
     let healed = heal(&mut done.set, &mut |_, _| {}).map_err(|e| set_trouble(&e))?;
     release(&mut done.set).map_err(|e| set_trouble(&e))?;
-    let (healed, lost): (Vec<_>, Vec<_>) =
-        healed.into_iter().partition(|d| d.what == DamageKind::Copy);
-    if !as_json(page, m, "spool-repair", || findings_json(&done.report, &lost)) {
-        for damage in &healed {
+    let (healed, lost) = healed.into_iter().partition(|d| d.what == DamageKind::Copy);
+    Ok(Repair { report: done.report, healed, lost })
+}
+
+impl Repair {
+    /// Before it is done: each step of it.
+    fn foretell(&self, page: &mut Page) {
+        let report = &self.report;
+        let steps = [
+            ("strike out", report.struck, "batches that were never acknowledged"),
+            ("write again", report.healed, "copies of batches that a mirror lacks"),
+            ("seal", report.unsealed, "segments that were left open"),
+            ("give up", report.unfinished, "segments that an interrupted start was filling"),
+            ("put together", report.gathered, "times nearly empty segments in one, to free them"),
+            ("heal", self.healed.len(), "batches of sealed segments from the other copy"),
+        ];
+        for (step, count, what) in steps {
+            page.field(step, &format!("{count} {what}"));
+        }
+    }
+
+    fn json(&self) -> Value {
+        let mut all = findings_json(&self.report, &self.lost);
+        let more = [
+            ("to_seal", self.report.unsealed),
+            ("to_give_up", self.report.unfinished),
+            ("to_put_together", self.report.gathered),
+            ("to_heal", self.healed.len()),
+        ];
+        for (name, count) in more {
+            all[name] = json!(count);
+        }
+        all
+    }
+}
+
+/// `spool repair`: what a start of the daemon would mend; does it with `--yes`. First all of it is
+/// done in memory, so that what is said is what happens.
+pub(crate) fn repair(page: &mut Page, m: &ArgMatches) -> Result<Exit, Trouble> {
+    let rehearsed = mend(set_of(m, Rehearsal::new)?)?;
+    let is_json = m.get_flag("json");
+    if !is_json {
+        findings(page, &rehearsed.report);
+        rehearsed.foretell(page);
+    }
+    if !m.get_flag("yes") {
+        if !as_json(page, m, "spool-repair", || rehearsed.json()) {
+            rehearsed.lost.iter().for_each(|damage| page.paragraph(0, &damage_line(damage)));
+            page.line("Nothing was changed. With --yes this is done.");
+        }
+        return Ok(exit_of(&rehearsed.report, &rehearsed.lost));
+    }
+    let done = mend(set_of(m, |device| device)?)?;
+    if !as_json(page, m, "spool-repair", || done.json()) {
+        for damage in &done.healed {
             page.paragraph(0, &format!("healed: {}", damage_line(damage)));
         }
-        lost.iter().for_each(|damage| page.paragraph(0, &damage_line(damage)));
+        done.lost.iter().for_each(|damage| page.paragraph(0, &damage_line(damage)));
         page.line("Done.");
     }
-    Ok(exit_of(&done.report, &lost))
+    Ok(exit_of(&done.report, &done.lost))
 }
