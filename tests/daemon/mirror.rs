@@ -1,5 +1,5 @@
 //! A mirrored spool under the real daemon: a half that fails under load, is replaced, filled and
-//! becomes the only one; octets that rot.
+//! becomes the only one, at a start and while it runs; octets that rot.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
@@ -133,6 +133,89 @@ fn a_half_fails_under_load_is_replaced_and_is_then_all_there_is() {
     fs::rename(&first, folder.path("taken-out")).expect("taken out");
     daemon.start_again();
     assert!(alarms(&daemon).contains("device 0 of the spool is out"), "{}", alarms(&daemon));
+    assert!(daemon.ledger().queued >= all.len() as u64, "{} acknowledged", all.len());
+    let (_sink, _) = sink(&maildir, &address.to_string(), &[]);
+    daemon.until_empty();
+    let arrived = arrived(&maildir);
+    let lost: Vec<&String> = all.difference(&arrived).collect();
+    assert!(lost.is_empty(), "{} of {} lost: {lost:?}", lost.len(), all.len());
+    println!("{} acknowledged, {} arrived, none lost", all.len(), arrived.len());
+    assert!(daemon.stop().success());
+}
+
+/// The operator says that a device is there again.
+fn fill(daemon: &Daemon) -> Output {
+    daemon.tool(&["spool", "fill"])
+}
+
+#[test]
+fn a_half_that_failed_is_replaced_and_filled_while_the_daemon_runs() {
+    let folder = Folder::new("refill");
+    let (first, second) = (folder.path("first").join(FILE), folder.path("second").join(FILE));
+    let (address, maildir) = (Backend::nowhere(), folder.path("maildir"));
+    let mut setup = mirrored(&folder, Setup::new(address));
+    let mut daemon = Daemon::start("refill-daemon", setup.clone());
+    assert!(daemon.stop().success());
+    let half = Failing::instead_of(&second);
+    setup.spool.push_str(Failing::durability(&second));
+    daemon.set(|s| *s = setup.clone());
+    daemon.start_again();
+    let none = fill(&daemon);
+    assert!(text(&none).contains("no device came back"), "{}", text(&none));
+    let list = folder.path("acked-failing");
+    loaded(&mut daemon, &list, 1500, |_| half.fail());
+    let mut all = acked(&list);
+    daemon.line_with(&["ALARM", "device 1 is out: mail goes on without it"]);
+
+    // What cannot be written is not taken in; neither is what is not ours.
+    let refused = fill(&daemon);
+    assert!(!refused.status.success() && text(&refused).contains("second"), "{}", text(&refused));
+    fs::remove_file(&second).expect("the old one is taken out");
+    fs::write(&second, vec![0x5a; 1 << 20]).expect("ours");
+    let refused = fill(&daemon);
+    assert!(text(&refused).contains("not a spool"), "{}", text(&refused));
+    assert!(fs::read(&second).expect("there").iter().all(|octet| *octet == 0x5a));
+    assert!(alarms(&daemon).contains("device 1 of the spool is out"), "{}", alarms(&daemon));
+
+    // A new one in its place, while mail comes; cut off while it is filled.
+    File::create(&second).expect("an empty file asks for a blank half");
+    let list = folder.path("acked-cut");
+    let words = ["--total", "100000", "--sessions", "32", "--size", "4k"];
+    let mut source = Running(load(daemon.address, &list, &words));
+    daemon.until("the load", |_| fs::metadata(&list).is_ok_and(|list| list.len() > 8 << 10));
+    let begun = fill(&daemon);
+    assert!(begun.status.success() && text(&begun).contains("being filled"), "{}", text(&begun));
+    daemon.until("mail after that", |_| fs::metadata(&list).is_ok_and(|l| l.len() > 16 << 10));
+    daemon.kill();
+    source.0.wait().expect("it ends");
+    all.extend(acked(&list));
+    drop(half);
+
+    // The start fills it; it is taken out once more, comes back as it is, and is filled again.
+    daemon.start_again();
+    daemon.line_with(&["device 1 is filled and counts again"]);
+    assert!(daemon.ledger().queued >= all.len() as u64, "{} acknowledged", all.len());
+    assert!(daemon.stop().success());
+    let aside = folder.path("aside");
+    fs::rename(&second, &aside).expect("taken out");
+    daemon.start_again();
+    assert!(alarms(&daemon).contains("device 1 of the spool is out"), "{}", alarms(&daemon));
+    let list = folder.path("acked-back");
+    let counts = |daemon: &Daemon| daemon.log().matches("device 1 is filled and counts").count();
+    let before = counts(&daemon);
+    loaded(&mut daemon, &list, 1500, |daemon| {
+        fs::rename(&aside, &second).expect("put back");
+        let begun = fill(daemon);
+        assert!(begun.status.success(), "{}", text(&begun));
+        daemon.until("a full half", |daemon| counts(daemon) > before);
+    });
+    assert!(!alarms(&daemon).contains("device 1"), "{}", alarms(&daemon));
+    all.extend(acked(&list));
+    daemon.kill();
+
+    // The other one goes: all mail is on this one.
+    fs::rename(&first, folder.path("taken-out")).expect("taken out");
+    daemon.start_again();
     assert!(daemon.ledger().queued >= all.len() as u64, "{} acknowledged", all.len());
     let (_sink, _) = sink(&maildir, &address.to_string(), &[]);
     daemon.until_empty();

@@ -13,6 +13,8 @@ use super::world::World;
 #[derive(Debug, Default)]
 pub(super) struct Keeper {
     asked: Vec<(u64, usize, Ask)>,
+    /// Members that come back: when.
+    returning: Vec<(u64, Member)>,
     /// Cores that have copied all they have.
     filled: Vec<(usize, Member)>,
     /// The power went while superblocks were written.
@@ -20,6 +22,8 @@ pub(super) struct Keeper {
     /// A member was put out in this life, or was being filled.
     pub(super) out: bool,
     pub(super) filling: bool,
+    /// A member joined in this life.
+    joined: bool,
 }
 
 impl World {
@@ -70,6 +74,52 @@ impl World {
                 Ask::Filled(member) => self.filled(n, member),
             }
         }
+        let (due, later) =
+            std::mem::take(&mut self.keeper.returning).into_iter().partition(|(t, _)| *t <= now_us);
+        self.keeper.returning = later;
+        let due: Vec<(u64, Member)> = due;
+        for (_, member) in due {
+            self.joins(member);
+        }
+    }
+
+    /// The member that was put out is there again, or a blank device in its place.
+    fn joins(&mut self, member: Member) {
+        let n = usize::from(member);
+        // What it still owes might land on top of what it is filled with.
+        if self.cores.iter().any(|c| c.disk.owes(member)) {
+            return self.keeper.returning.push((self.common.now_us + 1_000, member));
+        }
+        if self.common.random.one_in(2) {
+            self.replace(n);
+        }
+        let mut medium = self.media[n].clone();
+        let Some(set) = &self.set else { return };
+        let blanking = set.admit(&mut medium).expect("it was put out");
+        assert_eq!(blanking.member(), member);
+        let cut = !self.common.calm && self.common.random.one_in(20);
+        if cut {
+            self.fuse.burn_after(self.common.random.below(10));
+            self.reached.row("join-half");
+        }
+        let done = blanking.write(&mut medium);
+        self.fuse.never();
+        if done.is_err() {
+            // A bad place: it stays out.
+            assert!(cut || medium.with(|d| !d.bad.is_empty()), "no faults here");
+            self.keeper.cut = cut;
+            return self.reached.fault("member-returned", 0);
+        }
+        let Some(set) = &mut self.set else { return };
+        set.joins(member, medium.clone()).expect("its place is free");
+        self.reached.fault("member-returned", 1);
+        (self.keeper.out, self.keeper.filling, self.keeper.joined) = (false, true, true);
+        self.keeper.filled.retain(|(_, m)| *m != member);
+        for core in &mut self.cores {
+            core.disk.join(member, medium.clone());
+            core.notes.filling.push(member);
+            core.log.member_joins(member, 0);
+        }
     }
 
     fn put_out(&mut self, core: usize, member: Member) {
@@ -88,9 +138,14 @@ impl World {
             }
         }
         self.reached.fault("member-put-out", 1);
-        self.keeper.out = true;
+        (self.keeper.out, self.keeper.filling) = (true, false);
         for core in &mut self.cores {
             core.log.member_out(member, self.common.now_us);
+        }
+        self.keeper.returning.retain(|(_, m)| *m != member);
+        if self.common.random.one_in(self.common.plan.return_in) {
+            let due = self.common.now_us + 1_000 + self.common.random.below(3_000_000);
+            self.keeper.returning.push((due, member));
         }
     }
 
@@ -134,7 +189,7 @@ impl World {
             self.reached.row("member-out");
         }
         if self.keeper.filling {
-            self.reached.row("filling");
+            self.reached.row(if self.keeper.joined { "joined" } else { "filling" });
         }
         self.keeper = Keeper::default();
     }

@@ -114,6 +114,8 @@ pub(super) struct Plan {
     pub(super) rot_in: u64,
     /// A member of a mirror is lost for good, once in so many starts.
     pub(super) lose_in: u64,
+    /// A member that was put out comes back, or a blank one in its place, once in so many times.
+    pub(super) return_in: u64,
     pub(super) cut_format: bool,
     pub(super) cut_recovery_in: u64,
     pub(super) triggers: Vec<Trigger>,
@@ -209,6 +211,7 @@ impl Plan {
             operator_in: if r.one_in(2) { 5 + r.below(20) } else { 0 },
             rot_in: if r.one_in(4) { 2 } else { 0 },
             lose_in: 0,
+            return_in: 0,
             cut_format: r.one_in(20),
             cut_recovery_in: if r.one_in(3) { 2 } else { 0 },
             triggers,
@@ -239,6 +242,8 @@ impl Plan {
         if plan.layout == Layout::Mirror && whole && seed.is_multiple_of(2) == r.one_in(2) {
             plan.lose_in = 2;
         }
+        // No number is drawn: older seeds stay what they were.
+        plan.return_in = [1, 2, 0][usize::try_from(seed / 2 % 3).expect("small")];
         (plan.faults, plan.hops) = (faults, hops);
         plan
     }

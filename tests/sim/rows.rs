@@ -31,7 +31,7 @@ const FAULT_NAMES: [(&str, Fault); FAULTS] = [
 ];
 
 /// Faults that are none of the simulated disk's.
-pub(super) const MORE_FAULTS: [&str; 16] = [
+pub(super) const MORE_FAULTS: [&str; 17] = [
     "bit-rot",
     "bad-sector",
     "no-space",
@@ -47,6 +47,7 @@ pub(super) const MORE_FAULTS: [&str; 16] = [
     "column-left",
     "member-put-out",
     "member-filled",
+    "member-returned",
     "sealed-healed",
 ];
 

@@ -67,6 +67,8 @@ pub enum Request {
     },
     /// Drop what has expired.
     HintsTidy,
+    /// Take in devices of the spool that came back, or new ones in their place.
+    SpoolFill,
     /// The ladder and its filter.
     Xdp(XdpRequest),
     /// What is known of a message, an address or a client.
@@ -131,6 +133,7 @@ impl Request {
             Self::HintsSet { .. } => "hints-set",
             Self::HintsLoad { .. } => "hints-load",
             Self::HintsTidy => "hints-tidy",
+            Self::SpoolFill => "spool-fill",
             Self::Xdp(_) => "xdp",
             Self::Why(_) => "why",
             Self::LogGrep(_) => "log-grep",
@@ -205,7 +208,7 @@ impl Request {
 }
 
 /// The requests this version knows, by name.
-pub(crate) const NAMES: [&str; 31] = [
+pub(crate) const NAMES: [&str; 32] = [
     "version",
     "status",
     "ledger",
@@ -221,6 +224,7 @@ pub(crate) const NAMES: [&str; 31] = [
     "hints-set",
     "hints-load",
     "hints-tidy",
+    "spool-fill",
     "xdp",
     "why",
     "log-grep",

@@ -67,6 +67,7 @@ fn request() -> impl Strategy<Value = Request> {
         Just(Request::Reload),
         Just(Request::Drain),
         Just(Request::HintsTidy),
+        Just(Request::SpoolFill),
         Just(Request::LogLevel { level: None }),
         prop::sample::select(&Level::ALL[..])
             .prop_map(|(level, _)| Request::LogLevel { level: Some(level) }),
@@ -310,6 +311,7 @@ fn operators_look_and_retry() {
         Request::Drain,
         Request::Reload,
         Request::HintsTidy,
+        Request::SpoolFill,
         Request::Rule(Rule::HoldDomain(name())),
         Request::Config(ConfigAct::Confirm),
         act(Act::Freeze),

@@ -245,6 +245,7 @@ fn start(
         gate: None,
         listed,
         set: Rc::clone(&set),
+        look: store::returned,
     };
     Ok(Started { plan, threads, set })
 }

@@ -97,6 +97,7 @@ use self::hints::Tables;
 use certificates::Certificates;
 use console::Console;
 use devices::Absent;
+pub use devices::{Look, Returned};
 use feeds::Listed;
 use filter::Filter;
 use limits::{DRAIN_SLACK, POST_AGAIN};
@@ -170,6 +171,8 @@ pub struct Plan {
     pub loads: Loads,
     /// The spool's devices, for their superblocks.
     pub set: Rc<RefCell<Set<FileDevice>>>,
+    /// Looks for devices that came back.
+    pub look: Look,
 }
 
 /// How it ended.
@@ -206,6 +209,7 @@ struct House {
     filter: Filter,
     set: Rc<RefCell<Set<FileDevice>>>,
     absent: RefCell<Absent>,
+    look: Look,
     notify: Notify,
     orders: RefCell<Arc<Orders>>,
     journal: Rc<RefCell<Journal>>,
@@ -282,6 +286,7 @@ async fn serve(plan: Plan) -> io::Result<End> {
         filter,
         set,
         absent: RefCell::default(),
+        look: plan.look,
         notify: Notify::from_environment(),
         orders: RefCell::new(orders),
         journal,

@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use control::{Reply, Request};
+use spool::file::FileDevice;
 
 use crate::config::Config;
 use crate::dns::{AddressAnswer, MxAnswer, Outcome, Question};
@@ -32,6 +33,19 @@ pub struct Orders {
     pub zones: Arc<Zones>,
     /// The operator's standing orders.
     pub rules: Arc<Rules>,
+}
+
+/// A device that takes the place of one that was put out.
+#[derive(Debug, Clone)]
+pub struct Joining {
+    /// Which.
+    pub member: u16,
+    /// Its column of the set.
+    pub column: u8,
+    /// The device.
+    pub device: Arc<FileDevice>,
+    /// It is the one that was put out.
+    pub same: bool,
 }
 
 /// To a core.
@@ -61,6 +75,8 @@ pub enum ToCore {
     ClockConfirmed(bool),
     /// That device of the spool takes no part any more.
     MemberOut(u16),
+    /// That device of the spool is there, emptied, and is to be filled.
+    MemberJoins(Joining),
     /// That device of the spool is filled, and counts.
     MemberIn(u16),
     /// The device that fails cannot be put out.

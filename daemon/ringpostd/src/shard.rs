@@ -24,7 +24,7 @@ use crate::events::{self, Alarm, Client, Phase, Reason};
 use crate::inbound::{self, Arrival, Session};
 use crate::lookup::{Known, Names};
 use crate::metrics::{Counter, Gauge};
-use crate::post::{Orders, ToCore, ToHouse};
+use crate::post::{Joining, Orders, ToCore, ToHouse};
 use crate::relay::Relay;
 use crate::tally;
 
@@ -269,8 +269,23 @@ impl Shard {
             ToCore::Drain => self.drain(core),
             ToCore::ClockConfirmed(confirmed) => self.relay.clock_confirmed(confirmed),
             ToCore::MemberOut(member) => self.desk.log.member_out(member, self.desk.now_us),
+            ToCore::MemberJoins(joining) => self.member_joins(core, &joining),
             ToCore::MemberIn(member) => self.desk.log.member_in(member),
             ToCore::MemberStays => self.desk.log.member_stays(self.desk.now_us),
+        }
+    }
+
+    /// A device of the spool is to be filled.
+    fn member_joins(&mut self, core: &mut Core<ToCore>, joining: &Joining) {
+        let Joining { member, column, device, same } = joining;
+        match self.disk.join(core, *member, device, *same) {
+            Ok(()) => self.desk.log.member_joins(*member, *column),
+            Err(error) => {
+                let text = format!("device {member} cannot be filled: {error}");
+                self.desk.tell(&events::Event::Alarmed(Alarm::Device, &text));
+                let letter = ToHouse::MemberFails(self.desk.core, *member);
+                self.desk.outbox.push(Letter::House(letter));
+            }
         }
     }
 

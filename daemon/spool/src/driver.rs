@@ -76,6 +76,8 @@ pub struct Members {
     reading: Vec<Reading>,
     answers: VecDeque<Completion<DiskBuffer>>,
     copies: u16,
+    /// Members that were abandoned: the kernel may still have requests of theirs.
+    gone: Vec<(Member, File)>,
 }
 
 impl Members {
@@ -104,7 +106,30 @@ impl Members {
             reading: Vec::new(),
             answers: VecDeque::new(),
             copies: set.superblock.copies,
+            gone: Vec::new(),
         })
+    }
+
+    /// A device takes the place of a member that was abandoned. `same` when it is the same device:
+    /// then nothing that was asked of it before may still be under way.
+    ///
+    /// # Errors
+    /// When something is, or a descriptor cannot be had.
+    pub fn join<M: Send>(
+        &mut self,
+        core: &mut Core<M>,
+        member: Member,
+        device: &FileDevice,
+        same: bool,
+    ) -> io::Result<()> {
+        self.gone.retain(|(_, file)| core.is_file_open(*file));
+        if same && self.gone.iter().any(|(m, _)| *m == member) {
+            return Err(io::Error::other("old requests to it are still under way"));
+        }
+        let fd = device.try_clone_file()?.into();
+        let full = |_| io::Error::other(format!("too many files for {}", device.name()));
+        self.files[usize::from(member)] = Some(core.open_file(fd).map_err(full)?);
+        Ok(())
     }
 
     /// Batch buffers for `Log::new`; `None` when the engine was configured with fewer.
@@ -281,6 +306,7 @@ impl<M: Send> Disk for EngineDisk<'_, M> {
         let members = &mut *self.members;
         if let Some(file) = members.files.get_mut(usize::from(member)).and_then(Option::take) {
             self.core.close_file(file);
+            members.gone.push((member, file));
         }
         let to = |p: &Parked| match p {
             Parked::Write { member, .. } | Parked::Read { member, .. } => *member,

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use crate::disk::{
@@ -137,6 +137,17 @@ impl FileDevice {
         let bytes = size(&file).map_err(OpenError::Io)?;
         let name = path.display().to_string();
         Ok(Self { file, bytes, name, scratch: AlignedBuffer::new(BATCH_BYTES_MAX) })
+    }
+
+    /// What stands at that path now is this very file or device.
+    #[must_use]
+    pub fn is_at(&self, path: &Path) -> bool {
+        let (Ok(there), Ok(ours)) = (std::fs::metadata(path), self.file.metadata()) else {
+            return false;
+        };
+        let device = there.file_type().is_block_device();
+        (there.dev(), there.ino()) == (ours.dev(), ours.ino())
+            || device && ours.file_type().is_block_device() && there.rdev() == ours.rdev()
     }
 
     /// The same device once more.

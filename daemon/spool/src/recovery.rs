@@ -145,6 +145,8 @@ pub fn recover<D: Device>(
         report.gathered += 1;
         found = survey(&mut set, progress)?;
         replayed = replay(&mut set, &found);
+        // What was emptied has a header only.
+        seal::seal(&mut set, &found);
     }
     if report.gathered > 0 {
         // What the cores write is read after what was gathered.
@@ -154,6 +156,7 @@ pub fn recover<D: Device>(
     report.rescued = usize::from(rescued.is_some());
     report.joining_failed = set.prepare_joining();
     report.members_filling = set.joining_numbers();
+    set.kept = kept(&set, &found, options.cores);
     let logs = share(&set, options.cores, &found, replayed, rescued);
     let run = set.superblock.run;
     Ok(Recovered { set, run, logs, report })
@@ -304,8 +307,7 @@ fn share<D: Device>(
     mut replayed: Replayed,
     rescued: Option<Rescued>,
 ) -> Vec<LogStart> {
-    // What no core has would not be copied to a member that is being filled.
-    let kept = kept(survey, cores).filter(|_| set.joining_numbers().is_empty());
+    let kept = set.kept.and_then(|at| survey.segments.iter().position(|s| s.at == at));
     let owner = owners(survey, &replayed, cores, set.logs.len(), kept);
     let columns = set.logs.len();
     let mut logs: Vec<LogStart> = (0..cores)
@@ -349,11 +351,14 @@ fn share<D: Device>(
 }
 
 /// The segment that no core gets.
-fn kept(survey: &Survey, cores: u16) -> Option<usize> {
-    let mut unused = (0..survey.segments.len()).filter(|i| !survey.segments[*i].is_used());
+fn kept<D: Device>(set: &Set<D>, survey: &Survey, cores: u16) -> Option<SegmentRef> {
+    // What no core has would not be copied to a member that is being filled.
+    let is_whole = set.joining_numbers().is_empty();
+    let mut unused = survey.segments.iter().filter(|s| !s.is_used());
     let last = unused.next_back()?;
     // The only one is for what must be written now.
-    unused.next().filter(|_| keeps_one(cores, survey.segments.len())).map(|_| last)
+    let keeps = is_whole && keeps_one(cores, survey.segments.len());
+    unused.next().filter(|_| keeps).map(|_| last.at)
 }
 
 /// All columns, the core's own first.

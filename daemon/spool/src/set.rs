@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::bytes::len64;
+use crate::bytes::{index, len64};
 use crate::disk::{Device, DiskError};
 use crate::file::FileDevice;
 use crate::ledger::Ledger;
@@ -134,6 +134,10 @@ pub enum Problem {
     OtherLog,
     /// The run number is used up.
     RunsExhausted,
+    /// Every member is there.
+    Complete,
+    /// It went on alone while the others did, too.
+    WentOn,
 }
 
 impl fmt::Display for SetError {
@@ -168,6 +172,10 @@ impl fmt::Display for SetError {
             ),
             Problem::OtherLog => f.write_str("a segment of another log"),
             Problem::RunsExhausted => f.write_str("run numbers are used up: format a new spool"),
+            Problem::Complete => f.write_str("no member of the set is missing"),
+            Problem::WentOn => f.write_str(
+                "went on alone while the others did, too: export its mail, then blank it",
+            ),
         }
     }
 }
@@ -325,6 +333,48 @@ pub struct Set<D> {
     /// Members that went on alone while this set did, too: what they hold is not to be had
     /// elsewhere, and nothing is done to them.
     pub alone: Vec<u16>,
+    /// The segment that no core has, and that nobody copies.
+    pub kept: Option<SegmentRef>,
+}
+
+/// What is written on a device before it is filled: nothing on it may be read again.
+#[derive(Clone, Debug)]
+pub struct Blanking {
+    block: Superblock,
+    kept: Option<SegmentRef>,
+}
+
+impl Blanking {
+    /// Which member it will be.
+    #[must_use]
+    pub fn member(&self) -> u16 {
+        self.block.member
+    }
+
+    /// Empties the device; durable when it returns. Until it is filled nobody takes it for a
+    /// member.
+    ///
+    /// # Errors
+    /// When the device says no.
+    pub fn write<D: Device>(&self, device: &mut D) -> Result<(), SetError> {
+        write_superblock(device, &self.block)?;
+        let size = self.block.segment_bytes;
+        let blank = vec![0; BATCH_BYTES_MAX];
+        for n in 0..self.block.segments {
+            let at = SegmentRef::new(0, n).device_offset(size);
+            // What is not copied is erased as a whole.
+            let column = u8::try_from(self.block.column()).expect("at most MEMBERS_MAX");
+            let is_kept = self.kept == Some(SegmentRef::new(column, n));
+            let bytes = if is_kept { index(size) } else { BLOCK };
+            for from in (0..bytes).step_by(BATCH_BYTES_MAX) {
+                let piece = &blank[..BATCH_BYTES_MAX.min(bytes - from)];
+                let place = at + len64(from);
+                let written = device.write(place, piece);
+                written.map_err(|e| problem(device, place, Problem::Disk(e)))?;
+            }
+        }
+        device.sync().map_err(|e| problem(device, 0, Problem::Disk(e)))
+    }
 }
 
 impl<D: Device> Set<D> {
@@ -431,8 +481,16 @@ impl<D: Device> Set<D> {
                 return Err(SetError { device: name, offset: 0, problem });
             }
         }
-        let logs = logs.into_iter().flatten().collect();
-        Ok(Self { members, superblock: newest, logs, out_of_step, bytes_read: 0, joining, alone })
+        Ok(Self {
+            members,
+            superblock: newest,
+            logs: logs.into_iter().flatten().collect(),
+            out_of_step,
+            bytes_read: 0,
+            joining,
+            alone,
+            kept: None,
+        })
     }
 
     /// Bytes of a segment.
@@ -479,7 +537,7 @@ impl<D: Device> Set<D> {
         for n in 0..self.joining.len() {
             let Some(mut device) = self.joining[n].take() else { continue };
             let member = u16::try_from(n).expect("at most MEMBERS_MAX");
-            match self.erase(&mut device, member) {
+            match self.blanking(member).write(&mut device) {
                 Ok(()) => self.joining[n] = Some(device),
                 Err(error) => failed.push(error),
             }
@@ -487,17 +545,66 @@ impl<D: Device> Set<D> {
         failed
     }
 
-    fn erase(&self, device: &mut D, member: u16) -> Result<(), SetError> {
+    fn blanking(&self, member: u16) -> Blanking {
         let none = Generation::default();
         let log = self.logs[usize::from(member / self.superblock.copies)];
         let block = Superblock { member, log, generation: none, ..self.superblock.clone() };
-        write_superblock(device, &block)?;
-        let blank = vec![0; BLOCK];
-        for n in 0..self.superblock.segments {
-            let at = SegmentRef::new(0, n).device_offset(self.segment_bytes());
-            device.write(at, &blank).map_err(|e| problem(device, at, Problem::Disk(e)))?;
+        Blanking { block, kept: self.kept }
+    }
+
+    /// Whether a device that came while the set is in use can be taken in: a member of this set
+    /// that was put out, or a blank one in its place. Changes nothing; what must be written on it
+    /// before `joins` is returned.
+    ///
+    /// # Errors
+    /// Why it is none of the two.
+    pub fn admit(&self, device: &mut D) -> Result<Blanking, SetError> {
+        let ours = &self.superblock;
+        let fail = |device: &D, p| Err(problem(device, 0, p));
+        let expected = HEAD_BYTES + u64::from(ours.segment_bytes) * u64::from(ours.segments);
+        let is_free = |m: u16| {
+            let (at, n) = (usize::from(m), self.members.len());
+            at < n && self.members[at].is_none() && self.joining[at].is_none()
+        };
+        let member = match read_superblock(device) {
+            Ok(block) if block.node != ours.node => {
+                let p = Problem::OtherNode { found: block.node, expected: ours.node };
+                return fail(device, p);
+            }
+            Ok(block) if !same_set(&block, ours) => return fail(device, Problem::OtherSet),
+            Ok(block) if block.went_on_beside(ours) => return fail(device, Problem::WentOn),
+            Ok(block) if !is_free(block.member) => {
+                return fail(device, Problem::Twice(block.member));
+            }
+            Ok(block) => block.member,
+            Err(SetError { problem: Problem::Blank, .. }) => {
+                let mut free = (0..ours.members).filter(|m| !self.alone.contains(m));
+                match free.find(|m| is_free(*m)) {
+                    Some(member) => member,
+                    None => return fail(device, Problem::Complete),
+                }
+            }
+            Err(error) => return Err(error),
+        };
+        if device.bytes() < expected {
+            let found = device.bytes();
+            return Err(problem(device, found, Problem::Truncated { expected, found }));
         }
-        device.sync().map_err(|e| problem(device, 0, Problem::Disk(e)))
+        Ok(self.blanking(member))
+    }
+
+    /// That device was admitted and emptied: it is written to from now on, and counts when it is
+    /// filled (`take_in`).
+    ///
+    /// # Errors
+    /// When its place was taken meanwhile.
+    pub fn joins(&mut self, member: u16, device: D) -> Result<(), SetError> {
+        let n = usize::from(member);
+        if self.members[n].is_some() || self.joining[n].is_some() {
+            return Err(problem(&device, 0, Problem::Twice(member)));
+        }
+        self.joining[n] = Some(device);
+        Ok(())
     }
 
     /// A member failed: the generation without it, durable on all others when this returns.
@@ -628,6 +735,7 @@ impl Set<FileDevice> {
             bytes_read: self.bytes_read,
             joining: twins(&self.joining)?,
             alone: self.alone.clone(),
+            kept: self.kept,
         })
     }
 }

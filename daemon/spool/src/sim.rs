@@ -313,6 +313,18 @@ impl<D: Device> SimDisk<D> {
         })
     }
 
+    /// Whether something that was asked of that member is still under way.
+    #[must_use]
+    pub fn owes(&self, member: Member) -> bool {
+        self.pending.iter().any(|p| p.member == member)
+    }
+
+    /// A device takes the place of a member that was abandoned. It does not die again.
+    pub fn join(&mut self, member: Member, device: D) {
+        self.members[usize::from(member)] = Some(device);
+        self.faults.dies_after = 0;
+    }
+
     /// The next answer due at `now_us`.
     pub fn next_completion(&mut self, now_us: u64) -> Option<Completion<AlignedBuffer>> {
         self.now_us = self.now_us.max(now_us);

@@ -23,7 +23,7 @@ pub(crate) const GROUPS: [(&str, &str); 10] = [
     ("test", "Try the DNS, next hops, the whole way"),
     ("log", "The logs"),
     ("hints", "What is remembered and may be lost: retry times, health, rates"),
-    ("spool", "A spool that no daemon holds"),
+    ("spool", "A spool that no daemon holds; and devices of the one that it does"),
     ("xdp", "Who is turned away, by the daemon and before the TCP stack"),
     ("access", "Who may log in on the line"),
     ("config", "The config: look, check, put in force, take back"),
@@ -39,7 +39,7 @@ pub(crate) fn rows() -> impl Iterator<Item = &'static Row> {
     ROWS.iter().chain(more).chain(talking).chain(&ladder::ROWS).chain(&machine::ROWS)
 }
 
-const ROWS: [Row; 20] = [
+const ROWS: [Row; 21] = [
     Row { local: Some(commands), ..row("commands", "Every command, one a line") },
     row("shell", "One command a line, or a number of the menu; for serial lines"),
     Row { request: |_| Ok(Request::Version), ..row("version", "What runs there") },
@@ -139,6 +139,10 @@ const ROWS: [Row; 20] = [
         },
         local: Some(spool::repair),
         ..row("spool repair", "Mend what a start of the daemon would mend")
+    },
+    Row {
+        request: |_| Ok(Request::SpoolFill),
+        ..row("spool fill", "Have the daemon take in devices that came back, and fill them")
     },
 ];
 

@@ -63,6 +63,12 @@ impl<M: Send> Core<M> {
         }
     }
 
+    /// It is open, or requests to it are still in the kernel's hands.
+    #[must_use]
+    pub fn is_file_open(&self, file: File) -> bool {
+        self.files.get(file.key()).is_some()
+    }
+
     /// Requests in the kernel's hands.
     #[must_use]
     pub fn disk_in_flight(&self) -> usize {

@@ -18,6 +18,7 @@ use spool::recovery::{self, Options, Report};
 use spool::set::{self, Geometry, Problem, Seeds, Set, SetError};
 
 use crate::config::{self, Config, Serial};
+use crate::house::Returned;
 
 use super::error::BootError;
 use super::serial;
@@ -55,10 +56,7 @@ pub(super) struct Store {
 /// # Errors
 /// Which place, and what to do.
 pub(super) fn lock(config: &Config, cores: usize, wall_us: u64) -> Result<Locked, BootError> {
-    let durability = match config.spool.durability {
-        config::Durability::Fsync => Durability::Full,
-        config::Durability::None => Durability::None,
-    };
+    let durability = durability(config);
     let places: Vec<PlaceOf> = config.spool.places.iter().map(|p| PlaceOf::new(p)).collect();
     let geometry = geometry(config, cores, places.len());
     let mut notes = guard(&places, durability, &config.spool.take_serials)?;
@@ -71,6 +69,42 @@ pub(super) fn lock(config: &Config, cores: usize, wall_us: u64) -> Result<Locked
     let (count, mib) = (geometry.segments, geometry.segment_bytes / MIB);
     notes.push(format!("made a spool of {} x {count} segments of {mib} MiB", places.len()));
     Ok(Locked { devices, geometry, notes })
+}
+
+/// What stands at those places of the config that have none of the devices in `used`: new ones, or
+/// one of those that are `held` since they were put out. A place with nothing there is left out.
+pub(super) fn returned(
+    config: &Config,
+    used: &[FileDevice],
+    held: &[FileDevice],
+) -> Vec<Result<Returned, String>> {
+    let durability = durability(config);
+    let places: Vec<PlaceOf> = config.spool.places.iter().map(|p| PlaceOf::new(p)).collect();
+    let said = |error: BootError| error.to_string();
+    let blanked = blank(&places, durability, config).map_err(said);
+    if let Err(error) = blanked {
+        return vec![Err(error)];
+    }
+    let is_used = |place: &&PlaceOf| used.iter().any(|device| device.is_at(&place.path));
+    let there = places.iter().filter(|place| place.is_there() && !is_used(place));
+    let open = |place: &PlaceOf| {
+        if let Some(same) = held.iter().find(|device| device.is_at(&place.path)) {
+            let device = same.duplicate().map_err(|error| error.to_string())?;
+            return Ok(Returned { device, same: true });
+        }
+        guard(std::slice::from_ref(place), durability, &config.spool.take_serials).map_err(said)?;
+        let device = FileDevice::open(&place.path, durability, true);
+        let device = device.map_err(|error| said(place.fail(&error)))?;
+        Ok(Returned { device, same: false })
+    };
+    there.map(open).collect()
+}
+
+fn durability(config: &Config) -> Durability {
+    match config.spool.durability {
+        config::Durability::Fsync => Durability::Full,
+        config::Durability::None => Durability::None,
+    }
 }
 
 /// Refuses devices that bear something else; one whose serial number the config names is erased.

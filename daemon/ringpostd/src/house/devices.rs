@@ -1,11 +1,22 @@
 //! The spool's superblocks while the daemon runs: members of a mirror put out and taken in.
 //!
 //! *Guarantees*: a core acknowledges nothing on fewer copies before the generation that says so is
-//! durable on every other member.
+//! durable on every other member. A device that is to be filled was emptied before any core writes
+//! to it.
 //! *Failure*: when that cannot be written, the core that asked answers 451 and asks again.
 
+use std::io;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use control::{Failure, FailureCode, Reply, Text};
+use spool::disk::Device as _;
+use spool::file::FileDevice;
+
+use crate::config::Config;
 use crate::events::{Alarm, Note};
-use crate::post::ToCore;
+use crate::post::{Joining, ToCore};
 
 use super::House;
 
@@ -18,7 +29,26 @@ pub(super) struct Absent {
     pub(super) out: Vec<u16>,
     /// Members that were filled in this life.
     pub(super) back: Vec<u16>,
+    /// Members that joined in this life and are being filled.
+    filling: Vec<u16>,
+    /// Devices that were put out: they are still this process's, should they return.
+    held: Vec<FileDevice>,
+    /// Devices are being looked for.
+    busy: bool,
 }
+
+/// A device found at one of the config's places that no member of the set has.
+#[derive(Debug)]
+pub struct Returned {
+    /// The device.
+    pub device: FileDevice,
+    /// It is one that was put out in this life.
+    pub same: bool,
+}
+
+/// Looks at the config's places: at those that have none of the devices in use. What is there, one
+/// of those that were put out perhaps, or why it cannot be had.
+pub type Look = fn(&Config, &[FileDevice], &[FileDevice]) -> Vec<Result<Returned, String>>;
 
 impl House {
     /// A core's log wants a member put out.
@@ -33,11 +63,11 @@ impl House {
         });
         match done {
             Ok(device) => {
-                // The cores have descriptors of their own.
-                drop(device);
                 let mut absent = self.absent.borrow_mut();
+                absent.held.extend(device);
                 absent.filled.retain(|(_, m)| *m != member);
                 absent.back.retain(|m| *m != member);
+                absent.filling.retain(|m| *m != member);
                 absent.out.push(member);
                 self.tell_all(move || ToCore::MemberOut(member));
             }
@@ -67,7 +97,10 @@ impl House {
         });
         match done {
             Ok(()) => {
-                self.absent.borrow_mut().back.push(member);
+                let mut absent = self.absent.borrow_mut();
+                absent.back.push(member);
+                absent.filling.retain(|m| *m != member);
+                drop(absent);
                 self.note(Note::Recovered, &format!("device {member} is filled and counts again"));
                 self.tell_all(move || ToCore::MemberIn(member));
             }
@@ -78,11 +111,99 @@ impl House {
         }
     }
 
+    /// The operator says that devices came back, or new ones in their place: they are emptied and
+    /// filled while mail flows.
+    pub(super) async fn fill_devices(self: &Rc<Self>) -> Reply {
+        let fail = |message: &str, advice: &str| {
+            Reply::Failure(Failure::new(FailureCode::Refused, message, advice))
+        };
+        if std::mem::replace(&mut self.absent.borrow_mut().busy, true) {
+            return fail("devices are being looked for", "ask again in a moment");
+        }
+        let said = self.fill_found().await;
+        self.absent.borrow_mut().busy = false;
+        match said {
+            Ok((begun, refused)) if !begun.is_empty() => {
+                let lines = [begun, refused].concat().join("; ");
+                Reply::Done { message: Text::cut(&lines) }
+            }
+            Ok((_, refused)) if !refused.is_empty() => {
+                fail(&refused.join("; "), "nothing was changed on it")
+            }
+            Ok(_) => fail("no device came back", "every device of the config is in use, or gone"),
+            Err(error) => fail(&error, ""),
+        }
+    }
+
+    /// What is being filled, and what cannot be.
+    async fn fill_found(self: &Rc<Self>) -> Result<(Vec<String>, Vec<String>), String> {
+        let twins = |devices: &[&FileDevice]| {
+            let twins = devices.iter().map(|device| device.duplicate());
+            twins.collect::<io::Result<Vec<_>>>().map_err(|error| error.to_string())
+        };
+        let (used, held) = {
+            let (set, absent) = (self.set.borrow(), self.absent.borrow());
+            let used: Vec<_> = set.members.iter().chain(&set.joining).flatten().collect();
+            (twins(&used)?, twins(&absent.held.iter().collect::<Vec<_>>())?)
+        };
+        let (look, orders) = (self.look, Arc::clone(&self.orders.borrow()));
+        let found = tokio::task::spawn_blocking(move || look(&orders.config, &used, &held)).await;
+        let (mut begun, mut refused) = (Vec::new(), Vec::new());
+        for returned in found.map_err(|error| error.to_string())? {
+            let done = match returned {
+                Ok(returned) => self.fill_one(returned).await,
+                Err(why) => Err(why),
+            };
+            match done {
+                Ok(line) => begun.push(line),
+                Err(line) => refused.push(line),
+            }
+        }
+        Ok((begun, refused))
+    }
+
+    /// Empties a device and has it filled.
+    async fn fill_one(self: &Rc<Self>, returned: Returned) -> Result<String, String> {
+        let Returned { mut device, same } = returned;
+        let blanking = self.set.borrow().admit(&mut device).map_err(|error| error.to_string())?;
+        let member = blanking.member();
+        let emptied = tokio::task::spawn_blocking(move || {
+            blanking.write(&mut device).map(|()| device).map_err(|error| error.to_string())
+        });
+        let device = emptied.await.map_err(|error| error.to_string())??;
+        let name = device.name().to_owned();
+        let twin = Arc::new(device.duplicate().map_err(|error| error.to_string())?);
+        let copies = {
+            let mut set = self.set.borrow_mut();
+            set.joins(member, device).map_err(|error| error.to_string())?;
+            set.superblock.copies
+        };
+        let column = u8::try_from(member / copies).map_err(|error| error.to_string())?;
+        {
+            let mut absent = self.absent.borrow_mut();
+            absent.filled.retain(|(_, m)| *m != member);
+            absent.out.retain(|m| *m != member);
+            absent.back.retain(|m| *m != member);
+            absent.held.retain(|held| !held.is_at(Path::new(&name)));
+            absent.filling.push(member);
+        }
+        let text = format!("device {member} ({name}) is emptied and being filled");
+        self.note(Note::Recovered, &text);
+        let joining = Joining { member, column, device: twin, same };
+        self.tell_all(move || ToCore::MemberJoins(joining.clone()));
+        Ok(text)
+    }
+
     /// What the operator should know of members, beside what was known at start.
     pub(super) fn device_alarms(&self, lines: &mut Vec<String>) {
         let absent = self.absent.borrow();
         for member in &absent.back {
             lines.retain(|line| !line.starts_with(&format!("device {member} of the spool is ")));
+        }
+        for member in &absent.filling {
+            lines.retain(|line| !line.starts_with(&format!("device {member} of the spool is ")));
+            let what = "is being filled: mail has one copy only";
+            lines.push(format!("device {member} of the spool {what}"));
         }
         for member in &absent.out {
             lines.retain(|line| !line.starts_with(&format!("device {member} of the spool is ")));

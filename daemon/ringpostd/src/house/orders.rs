@@ -40,6 +40,7 @@ impl House {
             }
             Request::HintsLoad { hints } => format!("hints load of {}", hints.len()),
             Request::HintsTidy => "hints tidy".to_owned(),
+            Request::SpoolFill => "spool fill".to_owned(),
             Request::Trace { network, seconds } => format!("trace {} {seconds} s", &**network),
             Request::Xdp(act) if !act.is_read_only() => format!("xdp {act:?}"),
             Request::QueueRead { id, part: 0 } => format!("queue export {}", &**id),

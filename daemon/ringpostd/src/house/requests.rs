@@ -155,10 +155,8 @@ impl House {
                 of(self.questions.ask(Request::QueueShow { id }).await, questions::message)
             }
             Request::Reload => of(self.reload().await, Reply::Reloaded),
-            Request::Drain => {
-                self.drain();
-                Reply::Done { message: Text::cut("draining: open sessions end, then the daemon") }
-            }
+            Request::SpoolFill => self.fill_devices().await,
+            Request::Drain => self.drain_and_say(),
             Request::LogLevel { level: None } => Reply::LogLevel(LogLevel { level: Level::Info }),
             Request::LogLevel { level: Some(_) } => {
                 let message = "this version logs every event of mail, and has no levels";
@@ -203,6 +201,11 @@ impl House {
                 Reply::Failure(Failure::new(FailureCode::Unknown, &message, ""))
             }
         }
+    }
+
+    fn drain_and_say(self: &Rc<Self>) -> Reply {
+        self.drain();
+        Reply::Done { message: Text::cut("draining: open sessions end, then the daemon") }
     }
 
     fn version(&self) -> VersionInfo {

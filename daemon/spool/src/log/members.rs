@@ -2,7 +2,8 @@
 //!
 //! *Guarantees*: what a failing member lacks is not acknowledged before the owner says that the
 //! generation without it is durable on all others. A member being filled gets every write from the
-//! start and is not read before all that stood there earlier is copied.
+//! moment it joins, in segments opened since then, and is not read before all that stood there
+//! earlier is copied. No segment is written to by both: what was open is sealed first.
 //!
 //! *Limits*: one piece of one segment is copied at a time, with a buffer that nothing else needs.
 //!
@@ -51,6 +52,8 @@ struct Piece {
 pub(super) struct Refill {
     member: Member,
     segments: usize,
+    /// Segments opened from here on are there already.
+    from_order: u64,
     /// Segments to copy, the next one last.
     left: Vec<usize>,
     offset: usize,
@@ -163,6 +166,7 @@ impl<B: Buffer> Log<B> {
     /// That member takes no part any more: the generation without it is durable on all others.
     pub fn member_out(&mut self, member: Member, now_us: u64) {
         let mut was_in = false;
+        self.joins.retain(|(m, _)| *m != member);
         for column in &mut self.columns {
             for slot in column.members.iter_mut().filter(|slot| **slot == Some(member)) {
                 *slot = None;
@@ -206,25 +210,86 @@ impl<B: Buffer> Log<B> {
     }
 
     pub(super) fn begin_refills(&mut self) {
-        for column in &self.columns {
-            let Some(member) = column.filling else { continue };
-            let mine = |i: &usize| self.segments[*i].at.column() == column.column;
-            // Empty ones, too: what was struck out there may still stand on the new member.
-            let old = |i: &usize| self.segments[*i].epoch > 0;
-            let left: Vec<usize> =
-                (0..self.segments.len()).filter(mine).filter(old).rev().collect();
-            self.refills.push(Refill {
-                member,
-                segments: left.len(),
-                left,
-                offset: 0,
-                careful_until: 0,
-                tries: 0,
-                asked: None,
-                data: Vec::new(),
-                told: false,
-            });
+        for column in self.columns.clone() {
+            if let Some(member) = column.filling {
+                self.begin_refill(member, column.column);
+            }
         }
+    }
+
+    fn begin_refill(&mut self, member: Member, column: u8) {
+        let mine = |i: &usize| self.segments[*i].at.column() == column;
+        // Empty ones, too: what was struck out there may still stand on the new member.
+        let old = |i: &usize| self.segments[*i].epoch > 0;
+        let left: Vec<usize> = (0..self.segments.len()).filter(mine).filter(old).rev().collect();
+        self.refills.push(Refill {
+            member,
+            segments: left.len(),
+            from_order: self.next_order,
+            left,
+            offset: 0,
+            careful_until: 0,
+            tries: 0,
+            asked: None,
+            data: Vec::new(),
+            told: false,
+        });
+    }
+
+    /// That member of this column is there, emptied, and to be filled. It begins when the log can
+    /// do without the segments that are open now.
+    pub fn member_joins(&mut self, member: Member, column: u8) {
+        self.joins.retain(|(m, _)| *m != member);
+        self.joins.push((member, column));
+    }
+
+    /// Takes in those that wait for it. A segment is written to by the members that were there
+    /// when it was opened: all that is open is sealed.
+    pub(super) fn begin_joins(&mut self) {
+        let busy = self.closing || self.rewriting || self.health == Health::Failed;
+        if self.joins.is_empty() || busy || self.out_asked.is_some() || self.is_scarce() {
+            return;
+        }
+        for (member, number) in std::mem::take(&mut self.joins) {
+            let column = self.columns.iter_mut().find(|c| c.column == number);
+            let Some(column) = column.filter(|c| c.filling.is_none()) else { continue };
+            let Some(slot) = column.members.iter_mut().find(|slot| slot.is_none()) else {
+                continue;
+            };
+            *slot = Some(member);
+            column.filling = Some(member);
+            self.begin_refill(member, number);
+            let here = |log: &Self, i: usize| log.segments[i].at.column() == number;
+            if self.hot.is_some_and(|c| here(self, c.segment)) {
+                self.seal(SegmentKind::Hot);
+            }
+            for bucket in 0..COLD_BUCKETS_MAX {
+                if self.cold[bucket].is_some_and(|c| here(self, c.segment)) {
+                    self.seal(SegmentKind::Cold(u8::try_from(bucket).expect("few buckets")));
+                }
+            }
+            for i in 0..self.segments.len() {
+                if here(self, i) && self.segments[i].state == State::Ready {
+                    self.seal_unused(i);
+                }
+            }
+        }
+        self.recount_due = true;
+    }
+
+    /// It was opened before a member joined that is being filled: that one would lack it.
+    pub(super) fn is_before_join(&self, i: usize) -> bool {
+        let s = &self.segments[i];
+        let filling = self.columns.iter().find(|c| c.column == s.at.column());
+        let filling = filling.and_then(|c| c.filling);
+        self.refills.iter().any(|r| Some(r.member) == filling && s.order < r.from_order)
+    }
+
+    /// Nothing in that segment changes: it can be copied.
+    fn is_still(&self, i: usize) -> bool {
+        matches!(self.segments[i].state, State::Sealed | State::Free)
+            && self.flights.iter().all(|f| f.segment != i)
+            && self.is_settled(i)
     }
 
     /// Being copied to a new member: not to be reopened at that moment.
@@ -236,13 +301,14 @@ impl<B: Buffer> Log<B> {
     /// Copies what there was before this life, piece by piece.
     pub(super) fn refill<D: Disk<Buffer = B>>(&mut self, disk: &mut D, now_us: u64) {
         let size = index(self.segment_bytes);
-        let this_run = u64::from(self.run) << 24;
         for r in 0..self.refills.len() {
             if !self.refills[r].is_quiet() {
                 continue;
             }
-            // What was opened in this life is there already.
-            let is_there = |log: &Self, i: usize| log.segments[i].epoch >= this_run;
+            // What was opened since it joined is there already.
+            let from_order = self.refills[r].from_order;
+            let is_there = |log: &Self, i: usize| log.segments[i].order >= from_order;
+            self.choose(r);
             while let Some(i) = self.refills[r].left.last().copied() {
                 if self.refills[r].offset < size && !is_there(self, i) {
                     break;
@@ -251,6 +317,7 @@ impl<B: Buffer> Log<B> {
                 refill.left.pop();
                 refill.data.clear();
                 (refill.offset, refill.careful_until) = (0, 0);
+                self.choose(r);
             }
             let Some(i) = self.refills[r].left.last().copied() else {
                 let refill = &mut self.refills[r];
@@ -263,11 +330,26 @@ impl<B: Buffer> Log<B> {
             if self.closing || self.health == Health::Failed || !self.may_try(now_us) {
                 return;
             }
+            if !self.is_still(i) {
+                continue;
+            }
             if self.refills[r].data.is_empty() {
                 self.read_piece(disk, (r, i), now_us);
             } else if self.spare.len() >= 3 {
                 self.write_piece(disk, (r, i), now_us);
             }
+        }
+    }
+
+    /// The next one to copy is one in which nothing is under way, if there is any.
+    fn choose(&mut self, r: usize) {
+        let refill = &self.refills[r];
+        let begun = refill.offset > 0 || !refill.data.is_empty();
+        let Some(last) = refill.left.len().checked_sub(1).filter(|_| !begun) else { return };
+        let there = |i: &usize| self.segments[*i].order >= refill.from_order;
+        let next = refill.left.iter().rposition(|i| there(i) || self.is_still(*i));
+        if let Some(n) = next {
+            self.refills[r].left.swap(n, last);
         }
     }
 

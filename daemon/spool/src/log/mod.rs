@@ -407,6 +407,8 @@ pub struct Log<B> {
     /// Members that the disk is to forget.
     abandoned: Vec<Member>,
     refills: Vec<Refill>,
+    /// Members, with their columns, that are to be taken in.
+    joins: Vec<(Member, u8)>,
     /// Columns of a stripe whose device failed.
     left: Vec<u8>,
     retry_at_us: u64,
@@ -492,6 +494,7 @@ impl<B: Buffer> Log<B> {
             ask_again_us: 0,
             abandoned: Vec::new(),
             refills: Vec::new(),
+            joins: Vec::new(),
             left: Vec::new(),
             retry_at_us: 0,
             turned_us: now_us,
@@ -502,15 +505,15 @@ impl<B: Buffer> Log<B> {
             events: VecDeque::new(),
         };
         log.adopt(start.segments, now_us);
-        log.owe(start.owed, now_us);
-        log
+        log.owing(start.owed, now_us)
     }
 
-    fn owe(&mut self, owed: Vec<Owed>, now_us: u64) {
+    fn owing(mut self, owed: Vec<Owed>, now_us: u64) -> Self {
         for Owed { record, target, defer_of } in owed {
             self.enqueue(Item::Forward(batches::Forward { record, target, defer_of }));
             self.change_since_us = Some(now_us);
         }
+        self
     }
 
     /// Submits what is due. Call it at the end of each turn of the loop and at `deadline`.
@@ -520,6 +523,7 @@ impl<B: Buffer> Log<B> {
             disk.abandon(member);
         }
         self.watch(now_us);
+        self.begin_joins();
         self.rewrite(disk, now_us);
         self.submit_batches(disk, now_us, wall_us);
         if self.recount_due {

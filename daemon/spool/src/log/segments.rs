@@ -407,6 +407,17 @@ impl<B: Buffer> Log<B> {
         }
     }
 
+    /// One that was opened and not chosen yet.
+    pub(super) fn seal_unused(&mut self, i: usize) {
+        self.segments[i].state = State::Sealing;
+        self.footers_due = true;
+    }
+
+    /// No header or footer of it is on its way.
+    pub(super) fn is_settled(&self, i: usize) -> bool {
+        self.upkeep.iter().all(|u| u.segment != i)
+    }
+
     /// Opens ahead, writes footers, seals at the end.
     pub(super) fn tend_segments<D: Disk<Buffer = B>>(
         &mut self,
@@ -422,9 +433,10 @@ impl<B: Buffer> Log<B> {
         }
         if self.closing && self.flights.is_empty() && self.waiting.is_empty() {
             // An empty footer spares the next start a look through an empty segment.
-            for segment in self.segments.iter_mut().filter(|s| s.state == State::Ready) {
-                self.footers_due = true;
-                segment.state = State::Sealing;
+            for i in 0..self.segments.len() {
+                if self.segments[i].state == State::Ready {
+                    self.seal_unused(i);
+                }
             }
         }
         self.write_footers(disk, now_us);
@@ -637,7 +649,12 @@ impl<B: Buffer> Log<B> {
 
     fn upkeep_result(&mut self, work: Work, segment: usize, failed: Option<Member>, now_us: u64) {
         match (work, failed) {
-            (Work::Header, None) => self.reopened(segment),
+            (Work::Header, None) => {
+                self.reopened(segment);
+                if self.is_before_join(segment) {
+                    self.seal_unused(segment);
+                }
+            }
             (Work::Blank, None) => {
                 self.reopened(segment);
                 self.segments[segment].state = State::Free;
