@@ -201,8 +201,7 @@ fn start(
     let certificates = load_certificates(&config, &tickets, started_wall_us, &mut journal)?;
     let store = recover(locked, &config, cpus.len(), &mut journal)?;
     note_panics(tables.hints, store.run);
-    let facts = facts(&store, &probe);
-    let facts = Facts { config_file: config_file.to_owned(), started_wall_us, supervised, ..facts };
+    let facts = Facts { started_wall_us, supervised, ..facts(&store, &probe, config_file) };
     let Store { set, run, logs, report, .. } = store;
     let clock = judge_clock(&config, report.newest_wall_us, &mut journal);
     let sockets = of_cores(&config, cpus.len(), inherited)?;
@@ -387,8 +386,9 @@ fn load_certificates(
     Ok(loaded)
 }
 
-fn facts(store: &Store, probe: &Probe) -> Facts {
+fn facts(store: &Store, probe: &Probe, config_file: &Path) -> Facts {
     Facts {
+        config_file: config_file.to_owned(),
         run: store.run,
         engine: vec![probe.to_string()],
         kernel: probe.release.clone(),
