@@ -99,6 +99,12 @@ pub const SAMPLE_EVERY_MS: u64 = 500;
 /// Octets of a large message, in the words of `mxbench source --size`, and how many come at once.
 pub const LARGE_MESSAGE: (&str, u64) = ("100m", 10);
 
+/// Microseconds from which a commit is slow enough that messages gather behind it.
+pub const COMMIT_SLOW_US: f64 = 500.0;
+
+/// Load average above which somebody else was at work beside server and source.
+pub const BUSY_LOAD_AVERAGE: f64 = 2.0;
+
 /// Octets of one bare commit.
 pub const COMMIT_BLOCK_OCTETS: usize = 4096;
 

@@ -285,7 +285,8 @@ struct MeasureArguments {
     /// Run servers and source under SCHED_FIFO (needs the right to, and `chrt`).
     #[arg(long)]
     fifo: bool,
-    /// Count flushes and writes of this block device, whoever makes them.
+    /// Count flushes and writes of this block device, whoever makes them; otherwise of the one
+    /// below --spool.
     #[arg(long)]
     device: Option<String>,
     /// Folder of the servers' spools: a bare commit is measured there.
@@ -531,6 +532,8 @@ fn run_measure(arguments: MeasureArguments) -> io::Result<ExitCode> {
         .map(|((name, at), command)| Ok(Server { name, address: address(&at)?, command }))
         .collect::<io::Result<Vec<Server>>>()?;
     let stop = system::stop_signals()?;
+    let below = |spool: &PathBuf| mxbench::proc::device_of(spool).ok();
+    let device = arguments.device.or_else(|| arguments.spool.as_ref().and_then(below));
     let plan = Plan {
         servers,
         cpus: [arguments.server_cpu, arguments.source_cpu],
@@ -545,7 +548,7 @@ fn run_measure(arguments: MeasureArguments) -> io::Result<ExitCode> {
         large: arguments.large,
         half_rate: arguments.half_rate,
         fifo: arguments.fifo,
-        device: arguments.device,
+        device,
         spool: arguments.spool,
     };
     let report = measure::run(&plan, stop)?;
@@ -630,7 +633,14 @@ fn carry_out(arguments: &CompareArguments) -> io::Result<Option<Report>> {
     }
     let path = arguments.plan.canonicalize()?;
     let folder = path.parent().unwrap_or_else(|| Path::new("/"));
-    let wrong = plan.check(folder);
+    let mut wrong = plan.check(folder);
+    wrong.extend(wrong_words(&plan));
+    let results = arguments.json.iter().chain(&arguments.html);
+    wrong.extend(results.filter_map(|path| no_place_for(path)));
+    if plan.server_cpu == plan.source_cpu {
+        let cpu = plan.server_cpu;
+        eprintln!("mxbench: server and source share CPU {cpu}: no rate will count");
+    }
     if !wrong.is_empty() {
         return Err(io::Error::other(wrong.join("\nmxbench: ")));
     }
@@ -639,6 +649,34 @@ fn carry_out(arguments: &CompareArguments) -> io::Result<Option<Report>> {
         return Ok(None);
     }
     compare::run(&plan, folder, system::stop_signals()?).map(Some)
+}
+
+/// What a source would not understand of the loads' and servers' arguments.
+fn wrong_words(plan: &compare::plan::Plan) -> Vec<String> {
+    let mut wrong: Vec<String> = Vec::new();
+    for run in plan.runs() {
+        for server in plan.servers.iter().filter(|server| run.is_for(Some(server))) {
+            let words = run.arguments(Some(server), plan.burst_s);
+            let usual = ["mxbench", "source", "--target", "127.0.0.1:25"].map(str::to_owned);
+            let Err(error) = Arguments::try_parse_from(usual.into_iter().chain(words)) else {
+                continue;
+            };
+            let error = error.to_string();
+            let what = error.lines().next().unwrap_or_default();
+            let what = format!("load {}: {}", run.family, what.trim_start_matches("error: "));
+            if !wrong.contains(&what) {
+                wrong.push(what);
+            }
+        }
+    }
+    wrong
+}
+
+/// Why a result could not be written there: better said now than at the end.
+fn no_place_for(path: &Path) -> Option<String> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let there = folder.unwrap_or_else(|| Path::new("."));
+    (path.is_dir() || !there.is_dir()).then(|| format!("{}: cannot be written", path.display()))
 }
 
 fn milliseconds(duration: Duration) -> u64 {

@@ -28,11 +28,16 @@ impl Median {
         Some(Self { value, least, most })
     }
 
-    /// Whether the move from `old` is larger than the noise: neither median lies in the other's
-    /// spread.
+    /// Whether the move from `old` is larger than the noise: the spreads have nothing in common.
     pub fn moved_from(&self, old: &Self) -> bool {
-        let outside = |value: f64, of: &Self| value < of.least || value > of.most;
-        outside(self.value, old) && outside(old.value, self)
+        self.least > old.most || self.most < old.least
+    }
+
+    /// How often that is seen of `n` and `m` values of the same kind, by chance alone: either all
+    /// of the ones are below all of the others, or above.
+    pub fn moves_by_chance(n: usize, m: usize) -> f64 {
+        let orders = (1..=n).fold(1.0, |orders, i| orders * (m + i) as f64 / i as f64);
+        (2.0 / orders).min(1.0)
     }
 
     /// `12.3 [11.0-14.9]`.
@@ -61,7 +66,12 @@ mod tests {
         let new = |value, least, most| Median { value, least, most };
         assert!(!new(11.0, 10.5, 11.5).moved_from(&old), "inside the old spread");
         assert!(!new(13.0, 9.5, 14.0).moved_from(&old), "the old one is inside the new spread");
+        assert!(!new(13.0, 11.5, 14.0).moved_from(&old), "the spreads overlap");
         assert!(new(13.0, 12.5, 14.0).moved_from(&old));
         assert!(new(8.0, 7.5, 8.5).moved_from(&old));
+        let near = |chance: f64, of: f64| (chance - of).abs() < 1e-9;
+        assert!(near(Median::moves_by_chance(1, 1), 1.0));
+        assert!(near(Median::moves_by_chance(3, 3), 2.0 / 20.0));
+        assert!(near(Median::moves_by_chance(5, 3), 2.0 / 56.0));
     }
 }

@@ -67,6 +67,12 @@ pub fn raise_file_limit() -> io::Result<u64> {
     Ok(hard)
 }
 
+/// Tasks that wanted a processor over the last minute; 0 where nobody says.
+pub fn load_average() -> f64 {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0.0)
+}
+
 /// Keeps this thread, and what it starts, on one CPU.
 pub fn pin(cpu: usize) -> io::Result<()> {
     set_cpus(&set_of(&[cpu])?)

@@ -103,6 +103,9 @@ fn servers_are_compared_and_the_result_is_kept() {
     let again = compare(&[&json, "--against", &json]);
     let text = String::from_utf8(again.stdout).unwrap();
     assert!(text.starts_with(&table) && text.contains("\n0 moved beyond the noise"), "{text}");
+    // Server and source share a processor: neither can keep it busy.
+    assert!(text.contains("rates that the source limited are not compared"), "{text}");
+    assert!(text.contains("fewer than 3 rounds"), "{text}");
 }
 
 #[test]
@@ -163,6 +166,16 @@ fn a_plan_that_cannot_work_says_so_before_it_starts() {
     let all = says(&[&plan]);
     assert_eq!(all.matches("no program /no/program").count(), 4, "{all}");
     assert!(says(&["/no/plan.toml"]).contains("/no/plan.toml"));
+    let plan = write_plan(&folder, 1, 0.1);
+    let nowhere = says(&[&plan, "--json", "/no/such/out.json", "--html", &folder.file("")]);
+    assert_eq!(nowhere.matches("cannot be written").count(), 2, "{nowhere}");
+    let with_words = fs::read_to_string(&plan).unwrap().replace(
+        "name = 'sweep'",
+        "name = 'sweep'\narguments = ['--nonsense']\nsize = '12 parsecs'",
+    );
+    fs::write(&plan, with_words).unwrap();
+    let all = says(&[&plan]);
+    assert_eq!(all.matches("load sweep: ").count(), 1, "said once: {all}");
 }
 
 #[test]

@@ -53,6 +53,44 @@ fn a_server_is_measured_beside_the_floor() {
 }
 
 #[test]
+fn what_must_be_reached_stands_beside_what_was_measured() {
+    let program = env!("CARGO_BIN_EXE_mxbench");
+    // The build folder: a temporary folder may be a tmpfs without O_DIRECT.
+    let spool = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("targets");
+    std::fs::create_dir_all(&spool).unwrap();
+    let command = format!("exec {program} sink --listen 127.0.0.1:0");
+    let cpu = (std::thread::available_parallelism().unwrap().get() - 1).to_string();
+    let mut measure = Command::new(program);
+    measure.args(["measure", "--source-cpu", &cpu, "--rounds", "1", "--burst", "0.2"]);
+    for name in ["discard", "durable"] {
+        measure.args(["--name", name, "--server-addr", "127.0.0.1:0", "--server-cmd", &command]);
+    }
+    measure.args(["--sessions", "64", "--half-rate", "--idle", "100", "--large"]);
+    let output = measure.arg("--spool").arg(&spool).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (_, rows) = text.split_once("what must be reached").expect("the rows");
+    let count = |start: &str| rows.lines().filter(|line| line.starts_with(start)).count();
+    for what in [
+        "floor CPU / discard CPU",
+        "discard CPU / durable CPU",
+        "floor CPU / durable CPU",
+        "p99 final dot to 250 / p99 of a bare commit",
+        "octets written to one copy / message octets",
+    ] {
+        assert_eq!(count(what), 2, "one and twenty messages a connection: {what}: {text}");
+    }
+    assert_eq!(count("resident KiB of an idle session") + count("MiB for each of ten"), 2);
+    let verdicts = rows.lines().filter(|line| line.contains(">= ") || line.contains("<= "));
+    assert!(verdicts.clone().count() >= 12);
+    assert!(verdicts.clone().all(|line| line.contains(" met") || line.contains("missed")));
+    // What keeps nothing writes nothing.
+    let written = rows.lines().find(|line| line.starts_with("octets written")).unwrap();
+    assert!(written.ends_with("goal met"), "{written}");
+}
+
+#[test]
 fn a_server_may_choose_its_port_and_its_reader_may_go() {
     let program = env!("CARGO_BIN_EXE_mxbench");
     // `head` takes the line that says where it listens and goes: what the sink says of every

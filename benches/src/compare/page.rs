@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 use super::plan::{Role, Run};
-use super::report::{Report, ServerNote};
+use super::report::{Report, ServerNote, Worth};
 use super::svg::{Bar, Line, bars, colour, escape, legend, lines, short};
-use crate::limits::FLOOR_NAME;
+use crate::limits::{BUSY_LOAD_AVERAGE, FLOOR_NAME};
 use crate::source::report::CURVE;
 use crate::stats::Median;
 
@@ -26,7 +26,7 @@ svg .mark{stroke:var(--fg);stroke-dasharray:4 3}svg polyline{fill:none;stroke-wi
 .legend i{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin-right:.35em}\
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:13.5px;margin:.6rem 0}\
 td,th{padding:.25rem .7rem;text-align:right;border-bottom:1px solid var(--grid);\
-white-space:nowrap}td:first-child,th:first-child,td.text{text-align:left;white-space:normal}\
+white-space:nowrap}td:first-child,th:first-child,.text{text-align:left;white-space:normal}\
 th{color:var(--dim);font-weight:500}\
 small{color:var(--dim)}.bad{color:#d1242f;font-weight:600}.wide{overflow-x:auto}\
 .tiles{display:flex;flex-wrap:wrap;gap:.8rem;margin:1rem 0}.tiles div{background:var(--soft);\
@@ -49,6 +49,11 @@ pub fn html(report: &Report) -> String {
         escape(&report.title),
         escape(&report.machine_text())
     );
+    if report.machine.load_average.into_iter().any(|load| load > BUSY_LOAD_AVERAGE) {
+        page.push_str(
+            "<p class=bad>Somebody else was at work: times and rates are worth little.</p>",
+        );
+    }
     if report.interrupted {
         page.push_str("<p class=bad>Ended early: what was measured until then.</p>");
     }
@@ -74,13 +79,14 @@ fn colour_of(report: &Report, server: &str) -> &'static str {
 }
 
 fn mark(note: &ServerNote) -> &'static str {
-    if note.durable == Some(false) && note.role == Role::Peer { " (not durable)" } else { "" }
+    if note.durable == Some(false) && note.role != Role::Bound { " (not durable)" } else { "" }
 }
 
 /// The ratios that matter, large.
 fn tiles(report: &Report) -> String {
     let mut text = String::from("<div class=tiles>");
-    for ratio in &report.ratios {
+    // What only shows how fast the source is has no place among the large figures.
+    for ratio in report.ratios.iter().filter(|ratio| ratio.worth != Worth::ClientLimited) {
         let single = report.runs.iter().filter(|run| run.name == ratio.run);
         if single.clone().any(|run| run.name != run.family) {
             continue;
@@ -123,11 +129,12 @@ fn section(page: &mut String, report: &Report, run: &Run) {
     }
     let _ = write!(
         page,
-        "<h2>{}</h2><p class=dim>{} octets, {} messages a connection, {} sessions {}</p>\
+        "<h2>{}</h2><p class=dim>{} octets, {} message{} a connection, {} sessions {}</p>\
          <div class=plots>",
         escape(&run.name),
         escape(&run.size),
         run.messages_per_connection,
+        if run.messages_per_connection == 1 { "" } else { "s" },
         run.sessions,
         escape(&run.arguments.join(" "))
     );
@@ -304,7 +311,7 @@ fn table(page: &mut String, report: &Report, run: &Run, here: &[&ServerNote]) {
 fn cell_text(median: Median, unit: f64, digits: usize) -> String {
     let Median { value, least, most } = median;
     format!(
-        "<td>{:.digits$} <small>{:.digits$}&ndash;{:.digits$}</small>",
+        "<td>{:.digits$}<br><small>{:.digits$}&ndash;{:.digits$}</small>",
         value / unit,
         least / unit,
         most / unit
@@ -314,7 +321,8 @@ fn cell_text(median: Median, unit: f64, digits: usize) -> String {
 fn about(page: &mut String, report: &Report) {
     page.push_str("<h2>Servers, and how each keeps mail</h2><table>");
     page.push_str(
-        "<tr><th>server<th>group<th>how it keeps mail<th>flushes, writes a message at one session",
+        "<tr><th>server<th class=text>group<th class=text>how it keeps mail<th>flushes, writes a \
+         message at one session",
     );
     for note in &report.servers {
         let seen = note.seen.map_or_else(String::new, |[flushes, writes]| {

@@ -79,14 +79,9 @@ impl Machine {
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
             device: device.map(str::to_owned),
             fua: device.is_some_and(crate::proc::has_fua),
-            load_average: [load_average(), 0.0],
+            load_average: [crate::system::load_average(), 0.0],
         }
     }
-}
-
-fn load_average() -> f64 {
-    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0.0)
 }
 
 /// What is known of a server beside its figures.
@@ -345,7 +340,7 @@ impl Report {
 
     /// Takes down how busy the machine was at the end.
     pub fn finish(&mut self) {
-        self.machine.load_average[1] = load_average();
+        self.machine.load_average[1] = crate::system::load_average();
     }
 
     fn round<'r>(&'r self, run: &'r str, server: &'r str, round: usize) -> Option<&'r Burst> {
@@ -383,6 +378,8 @@ impl Report {
             .servers
             .iter()
             .filter(|peer| peer.role == Role::Peer && peer.group == note.group)
+            // Whoever keeps nothing is held against nobody who does.
+            .filter(|_| note.durable != Some(false))
             .filter(|peer| peer.durable != Some(false) && peer.trouble.is_none())
             .map(|peer| &peer.name[..])
             .collect();

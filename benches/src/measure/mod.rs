@@ -7,6 +7,7 @@
 //! with its reason; refused or failed messages are printed beside the figures.
 
 pub mod report;
+pub mod targets;
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpStream};
@@ -23,7 +24,7 @@ use crate::limits::{FLOOR_NAME, LARGE_MESSAGE, WARM_UP_MS};
 use crate::meter::{Alone, Burst, Meter, own_path};
 use crate::source::report::Summary;
 use crate::{commit, proc, system};
-use report::{Idle, Large, Report};
+use report::{Device, Idle, Large, Report};
 
 /// A server to measure beside the floor.
 #[derive(Debug, Clone)]
@@ -86,12 +87,16 @@ pub fn run(plan: &Plan, stop: OwnedFd) -> io::Result<Report> {
         ..Report::default()
     };
     check(plan)?;
+    report.load_average[0] = system::load_average();
     if let Some(folder) = &plan.spool {
         report.commit = Some(commit::measure(folder, plan.burst)?);
     }
+    report.device = plan.device.clone().map(|name| Device { fua: proc::has_fua(&name), name });
+    report.sessions = plan.sessions;
     let meter = Meter::new(plan.fifo, plan.cpus, plan.device.clone(), stop);
     let loads = loads(plan);
     report.loads = loads.iter().map(|load| load.name.clone()).collect();
+    report.loads_closed.clone_from(&report.loads);
     'rounds: for round in 0..plan.rounds {
         for server in order(plan, round) {
             let running = start(plan, &meter, server)?;
@@ -125,6 +130,7 @@ pub fn run(plan: &Plan, stop: OwnedFd) -> io::Result<Report> {
         }
     }
     report.settle();
+    report.load_average[1] = system::load_average();
     Ok(report)
 }
 
@@ -250,8 +256,10 @@ fn say(burst: &Burst) {
 
 /// Open loop at half of each server's own rate.
 fn half_rate(plan: &Plan, meter: &Meter, loads: &[Load], report: &mut Report) -> io::Result<()> {
-    let mut more = Vec::new();
     for round in 0..plan.rounds {
+        if let Some(folder) = &plan.spool {
+            report.commits.push(commit::measure(folder, plan.burst)?);
+        }
         for server in order(plan, round) {
             let running = start(plan, meter, server)?;
             for load in loads {
@@ -270,13 +278,13 @@ fn half_rate(plan: &Plan, meter: &Meter, loads: &[Load], report: &mut Report) ->
                 done.round = round;
                 say(&done);
                 report.bursts.push(done);
-                if !more.contains(&load.name) {
-                    more.push(load.name);
+                if !report.loads_half.contains(&load.name) {
+                    report.loads.push(load.name.clone());
+                    report.loads_half.push(load.name);
                 }
             }
         }
     }
-    report.loads.extend(more);
     Ok(())
 }
 

@@ -52,6 +52,15 @@ impl Large {
     }
 }
 
+/// The block device whose requests were counted.
+#[derive(Debug, Clone, Serialize)]
+pub struct Device {
+    /// As /proc/diskstats names it.
+    pub name: String,
+    /// It makes single writes durable without a flush: then writes are what counts.
+    pub fua: bool,
+}
+
 /// All that was measured.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Report {
@@ -59,6 +68,14 @@ pub struct Report {
     pub servers: Vec<String>,
     /// Loads in the order run.
     pub loads: Vec<String>,
+    /// Those of them in closed loop.
+    pub loads_closed: Vec<String>,
+    /// Those in open loop at half the rate.
+    pub loads_half: Vec<String>,
+    /// Sessions at the same time.
+    pub sessions: u32,
+    /// Before and after.
+    pub load_average: [f64; 2],
     /// Every burst.
     pub bursts: Vec<Burst>,
     /// Idle memory, by server.
@@ -67,13 +84,17 @@ pub struct Report {
     pub large: Vec<Large>,
     /// The bare commit where the spools are.
     pub commit: Option<Commit>,
+    /// The same just before each round at half the rate.
+    pub commits: Vec<Commit>,
+    /// The device below the spools.
+    pub device: Option<Device>,
     /// Medians by `load/server/figure`, and ratios by `load/a:b/figure`.
     pub medians: BTreeMap<String, Median>,
 }
 
 type Figure = (&'static str, fn(&Burst) -> f64);
 
-const FIGURES: [Figure; 8] = [
+const FIGURES: [Figure; 9] = [
     ("cpu_us", |burst| burst.cpu_us_per_message),
     ("rate", |burst| burst.source.messages_per_s),
     ("busy", |burst| burst.server_busy),
@@ -82,6 +103,7 @@ const FIGURES: [Figure; 8] = [
     ("dot_p99_us", |burst| phase(burst, |figures| figures.p99_us)),
     ("written", |burst| burst.written_per_octet),
     ("flushes", |burst| burst.device.map_or(f64::NAN, |device| device[0])),
+    ("writes", |burst| burst.device.map_or(f64::NAN, |device| device[1])),
 ];
 
 fn phase(burst: &Burst, figure: fn(&crate::source::report::Figures) -> f64) -> f64 {
@@ -202,13 +224,15 @@ impl Report {
                 large.after as f64 / MIB,
             );
         }
-        if let Some(commit) = self.commit {
+        text.push('\n');
+        for commit in self.commit.iter().chain(&self.commits) {
             let _ = writeln!(
                 text,
-                "\nbare commit of 4 KiB: p50 {:.0} us, p99 {:.0} us",
+                "bare commit of 4 KiB: p50 {:.0} us, p99 {:.0} us",
                 commit.p50_us, commit.p99_us
             );
         }
+        text.push_str(&super::targets::text(self));
         text
     }
 

@@ -108,13 +108,18 @@ fn measure(more: &[String]) -> Result<(), String> {
         measure.args(["--name", name, "--server-addr"]).arg(format!("127.0.0.1:{port}"));
         measure.arg("--server-cmd").arg(command);
     }
-    let usual = [("--rounds", "5"), ("--burst", "0.9"), ("--idle", "10000")];
+    let usual = [
+        ("--rounds", "5"),
+        ("--burst", "0.9"),
+        ("--idle", "10000"),
+        ("--sizes", "4096,65536"),
+        ("--spool", "var/bench"),
+    ];
     for (flag, value) in usual.iter().filter(|(flag, _)| !more.iter().any(|word| word == flag)) {
         measure.args([flag, value]);
     }
-    for flag in
-        ["--fifo", "--large", "--idle-tls"].iter().filter(|flag| !more.iter().any(|w| w == **flag))
-    {
+    let flags = ["--fifo", "--large", "--idle-tls", "--half-rate"];
+    for flag in flags.iter().filter(|flag| !more.iter().any(|word| word == **flag)) {
         measure.arg(flag);
     }
     measure.args(more);
