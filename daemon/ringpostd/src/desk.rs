@@ -400,12 +400,29 @@ pub const fn reason_of_error(error: spool::log::TransactionError) -> Reason {
 /// Id text of a transaction, `<session>.<n>`.
 #[must_use]
 pub fn id_text(id: TransactionId) -> String {
-    id.to_string()
+    let mut text = String::with_capacity(ID_TEXT_MAX);
+    text.push_str(str::from_utf8(&id.session.to_chars()).unwrap_or_default());
+    text.push('.');
+    let mut octets = text.into_bytes();
+    smtp::reply::number(&mut octets, u64::from(id.n));
+    String::from_utf8(octets).unwrap_or_default()
 }
+
+/// Octets of the longest id of a transaction: what formats it grows a text step by step.
+const ID_TEXT_MAX: usize = spool::id::ID_CHARS + 1 + 10;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_text_of_an_id_is_its_own() {
+        for (counter, n) in [(0, 0), (1, 7), (77_777, 10), (1 << 40, 999), (5, u32::MAX)] {
+            let id = TransactionId { session: MessageId::new(3, 9, 1, counter), n };
+            assert_eq!(id_text(id), id.to_string());
+            assert!(id_text(id).len() <= ID_TEXT_MAX);
+        }
+    }
 
     #[test]
     fn mail_is_refused_sessions_are_turned_away_and_both_come_back() {

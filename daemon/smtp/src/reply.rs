@@ -145,8 +145,18 @@ fn decimal(mut n: u64) -> ([u8; 20], usize) {
 
 /// Appends a decimal number.
 pub fn number(out: &mut Vec<u8>, n: u64) {
-    let (digits, start) = decimal(n);
-    out.extend_from_slice(&digits[start..]);
+    // A remainder of ten fits an octet.
+    let digit = |n: u64| b'0' + (n % 10).to_le_bytes()[0];
+    // Most numbers in replies and log lines are octets of addresses and codes.
+    match n {
+        0..10 => out.push(digit(n)),
+        10..100 => out.extend_from_slice(&[digit(n / 10), digit(n)]),
+        100..1000 => out.extend_from_slice(&[digit(n / 100), digit(n / 10), digit(n)]),
+        _ => {
+            let (digits, start) = decimal(n);
+            out.extend_from_slice(&digits[start..]);
+        }
+    }
 }
 
 /// Appends `text` with everything but printable ASCII replaced by `?`, at most `max` octets.

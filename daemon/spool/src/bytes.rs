@@ -163,9 +163,15 @@ pub(crate) fn put_group(out: &mut Vec<u8>, number: u32, fill: impl FnOnce(&mut V
     match u8::try_from(length) {
         Ok(length) if length < 0x80 => out[at] = length,
         _ => {
-            let mut prefix = Vec::with_capacity(5);
-            put_varint(&mut prefix, length);
-            out.splice(at..=at, prefix);
+            // Written behind the fields first, to learn its size; then they move up to make room.
+            let end = out.len();
+            put_varint(out, length);
+            let more = out.len() - end;
+            let mut prefix = [0; 5];
+            prefix[..more].copy_from_slice(&out[end..]);
+            out.truncate(end + more - 1);
+            out.copy_within(at + 1..end, at + more);
+            out[at..at + more].copy_from_slice(&prefix[..more]);
         }
     }
 }

@@ -5,6 +5,7 @@
 //! *Failure.* Every bad line is reported with its place.
 //! *Not here.* `postmaster`, which every site takes (`acl` knows it).
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -109,7 +110,11 @@ impl Recipients {
     /// How the recipient `local`@`domain` stands; `local` comes without quotes.
     #[must_use]
     pub fn look_up(&self, local: &[u8], domain: &[u8]) -> Standing {
-        let domain = domain.to_ascii_lowercase();
+        let domain = if domain.iter().any(u8::is_ascii_uppercase) {
+            Cow::Owned(domain.to_ascii_lowercase())
+        } else {
+            Cow::Borrowed(domain)
+        };
         if !self.domains.contains(&domain[..]) {
             Standing::Foreign
         } else if self.any

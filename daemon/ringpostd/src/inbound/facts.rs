@@ -201,7 +201,15 @@ pub(super) fn commit(
 
 /// The first line of the first field of that name (lower case), trimmed.
 fn field<'a>(header: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    for line in header.split(|octet| *octet == b'\n') {
+    let first = name.first()?;
+    let mut rest_of_header = header;
+    while !rest_of_header.is_empty() {
+        let end = memchr::memchr(b'\n', rest_of_header).unwrap_or(rest_of_header.len() - 1);
+        let (line, later) = rest_of_header.split_at(end + 1);
+        rest_of_header = later;
+        if line[0].to_ascii_lowercase() != *first {
+            continue;
+        }
         let Some(rest) = line.get(name.len()..) else { continue };
         if line[..name.len()].eq_ignore_ascii_case(name)
             && let Some(value) = rest.strip_prefix(b":")
@@ -354,6 +362,9 @@ mod tests {
         assert_eq!(field(header, b"message-id"), Some(&b"<a@b>"[..]));
         assert_eq!(field(header, b"subject"), Some(&b"hello"[..]));
         assert_eq!(field(header, b"from"), None);
+        assert_eq!(field(b"To: x\nSubject: at the end", b"subject"), Some(&b"at the end"[..]));
+        assert_eq!(field(b"\nS\nSub\nSubjects: no\nSubject :no\n", b"subject"), None);
+        assert_eq!(field(b"", b"subject"), None);
     }
 
     #[test]

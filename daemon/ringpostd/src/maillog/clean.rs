@@ -25,7 +25,10 @@ pub(super) fn push(out: &mut Vec<u8>, octets: &[u8], place: Place) {
 
 /// Appends `octets`, at most `max` of them after escaping; what is cut ends in `...`.
 pub(super) fn push_up_to(out: &mut Vec<u8>, octets: &[u8], place: Place, max: usize) {
-    if octets.len() <= max && octets.iter().all(|octet| is_plain(*octet, place)) {
+    let plain = &PLAIN[place as usize];
+    // Without a way out, so that nothing waits for the octet before.
+    let all_plain = || octets.iter().fold(true, |all, &octet| all & plain[usize::from(octet)]);
+    if octets.len() <= max && all_plain() {
         out.extend_from_slice(octets);
         return;
     }
@@ -75,14 +78,32 @@ fn cut(out: &mut Vec<u8>, start: usize, last_good: &mut usize, max: usize) -> bo
 }
 
 /// Whether an octet comes through as it is: nearly all of them, so this is asked first.
-fn is_plain(octet: u8, place: Place) -> bool {
+const fn is_plain(octet: u8, place: Place) -> bool {
     match octet {
         b'\\' => false,
-        b' ' | b'(' | b')' | b'<' | b'>' => place != Place::Word,
+        b' ' | b'(' | b')' | b'<' | b'>' => !matches!(place, Place::Word),
         b'"' => matches!(place, Place::Word | Place::Tail),
         b'!'..=b'~' => true,
         _ => false,
     }
+}
+
+/// The same as tables, by place.
+const PLAIN: [[bool; 256]; 4] = [
+    plain_table(Place::Word),
+    plain_table(Place::Quoted),
+    plain_table(Place::Tail),
+    plain_table(Place::Json),
+];
+
+const fn plain_table(place: Place) -> [bool; 256] {
+    let mut table = [false; 256];
+    let mut octet = 0;
+    while octet < 128_u8 {
+        table[octet as usize] = is_plain(octet, place);
+        octet += 1;
+    }
+    table
 }
 
 enum Escape {

@@ -93,14 +93,12 @@ pub(super) fn push_ip(out: &mut Vec<u8>, address: IpAddr) {
 }
 
 /// Appends whole units, a point, and so many digits of millionths.
-pub(super) fn push_decimal(out: &mut Vec<u8>, us: u64, digits: u32) {
+pub(super) fn push_decimal(out: &mut Vec<u8>, us: u64, digits: usize) {
     number(out, us / 1_000_000);
     out.push(b'.');
-    let mut rest = us % 1_000_000;
-    let mut place = 100_000;
-    for _ in 0..digits {
-        number(out, rest / place);
-        rest %= place;
-        place = (place / 10).max(1);
-    }
+    let rest = us % 1_000_000;
+    let places = [100_000, 10_000, 1_000, 100, 10, 1];
+    // A remainder of ten fits an octet.
+    let all = places.map(|place| b'0' + (rest / place % 10).to_le_bytes()[0]);
+    out.extend_from_slice(&all[..digits.min(all.len())]);
 }

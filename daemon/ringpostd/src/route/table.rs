@@ -43,9 +43,13 @@ impl Table {
         if health::is_below(domain) {
             return self.health.as_ref();
         }
-        self.domains
-            .get(domain)
-            .or_else(|| self.domains.get(domain.to_ascii_lowercase().as_str()))
+        let lower = || {
+            let has_upper = domain.bytes().any(|octet| octet.is_ascii_uppercase());
+            has_upper.then(|| domain.to_ascii_lowercase())
+        };
+        let found = self.domains.get(domain);
+        found
+            .or_else(|| lower().and_then(|domain| self.domains.get(domain.as_str())))
             .or(self.any.as_ref())
     }
 }
