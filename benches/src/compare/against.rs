@@ -68,7 +68,7 @@ pub fn text(new: &Report, old: &Report) -> String {
     for line in &moved {
         let _ = writeln!(text, "{line}");
     }
-    let chance = Median::moves_by_chance(new.plan.rounds, old.plan.rounds);
+    let chance = Median::moves_by_chance(new.rounds(), old.rounds());
     let by_chance = chance * (moved.len() + noise) as f64;
     let _ = writeln!(
         text,
@@ -86,7 +86,7 @@ pub fn text(new: &Report, old: &Report) -> String {
 fn heading(new: &Report, old: &Report) -> String {
     let mut text =
         format!("against {} ({})\nnow ({}):\n", old.title, old.machine_text(), new.machine_text());
-    if new.plan.rounds.min(old.plan.rounds) < 3 {
+    if new.rounds().min(old.rounds()) < 3 {
         text.push_str("fewer than 3 rounds: the noise is not known, every move looks real\n");
     }
     let machine = |report: &Report| {

@@ -347,7 +347,8 @@ impl Report {
         self.bursts_of(run, server).find(|burst| burst.round == round && burst.source.acked > 0)
     }
 
-    fn rounds(&self) -> usize {
+    /// Rounds carried out, the one that was cut short included.
+    pub(super) fn rounds(&self) -> usize {
         self.bursts.iter().map(|burst| burst.round + 1).max().unwrap_or(0)
     }
 
