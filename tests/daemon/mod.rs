@@ -31,3 +31,4 @@ mod relay;
 mod reports;
 mod space;
 mod tls;
+mod upgrade;

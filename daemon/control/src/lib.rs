@@ -46,7 +46,7 @@ pub use reply::{
     QueuePage, QueueRecipient, RecipientState, Reloaded, Reply, RunState, Status, VersionInfo,
     Waits,
 };
-pub use request::{HintKey, HintsFilter, Level, QueueFilter, Request};
+pub use request::{HintKey, HintsFilter, Level, QueueFilter, Request, Upgrade};
 pub use speaker::{Role, Speaker};
 pub use story::{Backlog, Part, Rows, Story, StoryLine, Summary, Top, Tops};
 pub use text::{List, OutOfBounds, Text};

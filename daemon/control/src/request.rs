@@ -109,8 +109,22 @@ pub enum Request {
         /// How long; 0: no more.
         seconds: u32,
     },
+    /// The machine's init takes another version of the whole image, and tries it.
+    Upgrade(Upgrade),
     /// Whose requests follow on this connection; once, and for good.
     As(Speaker),
+}
+
+/// Another version of the image.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Upgrade {
+    /// Its manifest: a path on the machine or `http://...`.
+    pub manifest: Text<ADDRESS_OCTETS_MAX>,
+    /// An older version is meant.
+    pub downgrade: bool,
+    /// It waits for the next start.
+    pub later: bool,
 }
 
 impl Request {
@@ -149,6 +163,7 @@ impl Request {
             Self::Session(_) => "session",
             Self::Config(_) => "config",
             Self::Trace { .. } => "trace",
+            Self::Upgrade(_) => "upgrade",
             Self::As(_) => "as",
         }
     }
@@ -208,7 +223,7 @@ impl Request {
 }
 
 /// The requests this version knows, by name.
-pub(crate) const NAMES: [&str; 32] = [
+pub(crate) const NAMES: [&str; 33] = [
     "version",
     "status",
     "ledger",
@@ -240,6 +255,7 @@ pub(crate) const NAMES: [&str; 32] = [
     "session",
     "config",
     "trace",
+    "upgrade",
     "as",
 ];
 

@@ -6,8 +6,8 @@ use control::{
     Act, BadFrame, ConfigAct, Core, Decoder, Failure, FailureCode, Frame, Hint, HintField, HintKey,
     HintsFilter, HintsPage, Ledger, Level, List, LogLevel, MetricsPage, QueueAct, QueueEntry,
     QueueFilter, QueueMessage, QueuePage, QueueRecipient, Reloaded, Reply, Request, Role, Rule,
-    Status, Test, Text, TooLong, VERSION, VersionInfo, read_reply, read_request, write_reply,
-    write_request,
+    Status, Test, Text, TooLong, Upgrade, VERSION, VersionInfo, read_reply, read_request,
+    write_reply, write_request,
 };
 use proptest::prelude::*;
 
@@ -73,6 +73,9 @@ fn request() -> impl Strategy<Value = Request> {
             .prop_map(|(level, _)| Request::LogLevel { level: Some(level) }),
         filter.prop_map(Request::QueueList),
         text().prop_map(|id| Request::QueueShow { id }),
+        (text(), any::<bool>(), any::<bool>()).prop_map(|(manifest, downgrade, later)| {
+            Request::Upgrade(Upgrade { manifest, downgrade, later })
+        }),
         (prop::option::of(text()), any::<u64>()).prop_map(|(kind, cursor)| {
             Request::HintsList(HintsFilter { kind, cursor, ..HintsFilter::default() })
         }),
@@ -312,6 +315,7 @@ fn operators_look_and_retry() {
         Request::Reload,
         Request::HintsTidy,
         Request::SpoolFill,
+        Request::Upgrade(Upgrade::default()),
         Request::Rule(Rule::HoldDomain(name())),
         Request::Config(ConfigAct::Confirm),
         act(Act::Freeze),

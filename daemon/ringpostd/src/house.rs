@@ -52,6 +52,8 @@ mod machine;
 
 mod configs;
 
+mod upgrade;
+
 mod requests;
 
 mod filter;

@@ -13,7 +13,7 @@ use nix::unistd::{Pid, geteuid};
 use crate::generations::{Generations, MAIL};
 use crate::limits::{CONFIRM_MINUTES_MAX, SEED_FILE_MAX};
 use crate::upgrade::{Wanted, upgrade};
-use crate::{fetch, helper, network, settings};
+use crate::{fetch, helper, network, notify, settings};
 
 /// Where generations lie.
 pub(crate) const CONFIG: &str = "/state/config";
@@ -23,6 +23,9 @@ const HELP: &str = "init: this is PID 1 of the image; it knows\n\
     config history | commit PLACE... [--confirm MINUTES] | confirm | rollback [N]\n\
     network try MACHINE.TOML\n\
     reboot | poweroff";
+
+/// The first word of what PID 1 starts when the daemon asks; then who is answered, then the words.
+pub(crate) const ANSWER: &str = "answer";
 
 type Outcome<T = String> = Result<T, String>;
 
@@ -39,6 +42,9 @@ pub(crate) fn run(version: &str, word: &OsStr, words: impl Iterator<Item = OsStr
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match (word.to_str().unwrap_or_default(), &words[..]) {
         ("upgrade", [manifest, options @ ..]) => to_another(version, manifest, options),
+        (ANSWER, [asker, "upgrade", manifest, options @ ..]) => {
+            answer(version, asker, manifest, options)
+        }
         ("config", ["history"]) => history(&open()?),
         ("config", ["commit", places @ ..]) if !places.is_empty() => commit(places),
         ("config", ["confirm"]) => {
@@ -72,6 +78,25 @@ fn to_another(running: &str, manifest: &str, options: &[&str]) -> Outcome {
     }
     tell(Signal::SIGTERM)?;
     Ok(format!("{version} is written; draining, then a new start tries it\n"))
+}
+
+/// The same for the daemon, which hears how it ended before it is drained.
+fn answer(running: &str, asker: &str, manifest: &str, options: &[&str]) -> Outcome {
+    const LATER: &str = "--later";
+    let at_once = !options.contains(&LATER);
+    let mut all = options.to_vec();
+    if at_once {
+        all.push(LATER);
+    }
+    let mut outcome = to_another(running, manifest, &all);
+    if at_once && let Ok(said) = &mut outcome {
+        *said = said.replace("the next start tries it", "draining, then a new start tries it");
+    }
+    notify::answer(asker, &outcome);
+    if at_once && outcome.is_ok() {
+        tell(Signal::SIGTERM)?;
+    }
+    outcome
 }
 
 fn open() -> Outcome<Generations> {

@@ -71,11 +71,26 @@ fn block(name: String, uevent: &str, parent: String) -> Block {
     Block { name, label: text("PARTNAME"), number, guid: None, disk }
 }
 
+/// Where PID 1 leaves the own disk's name: the first start gives its partitions other GUIDs than
+/// the firmware saw, and who asks later would not find it by them.
+const REMEMBERED: &str = "/run/own-disk";
+
+/// From now on this is the own disk, whatever its table says.
+///
+/// # Errors
+/// No room below /run.
+pub(crate) fn remember_own(disk: &str) -> Result<(), String> {
+    fs::write(REMEMBERED, disk).map_err(|error| format!("{REMEMBERED}: {error}"))
+}
+
 /// The disk we were started from.
 ///
 /// # Errors
 /// None, or more than one, and what to do.
 pub(crate) fn own() -> Result<String, String> {
+    if let Ok(disk) = fs::read_to_string(REMEMBERED) {
+        return Ok(disk);
+    }
     let mut all = list();
     for block in all.iter_mut().filter(|b| b.label.as_deref() == Some(ESP)) {
         block.guid = guid(block);

@@ -68,6 +68,8 @@ pub(crate) const VERSIONS_MAX: usize = 3;
 pub(crate) const ESP_SPARE_BYTES: u64 = 1 << 20;
 /// How long one step of a transfer may take.
 pub(crate) const FETCH_STEP: Duration = Duration::from_secs(30);
+/// Octets of the name that a question of the daemon's is answered to.
+pub(crate) const ASKER_MAX: usize = 64;
 /// Octets of one message on the readiness socket.
 pub(crate) const NOTIFY_MAX: usize = 1024;
 

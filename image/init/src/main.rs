@@ -52,13 +52,13 @@ mod array;
 
 mod smart;
 
+mod notify;
+
 mod commands;
 
 mod launch;
 
 mod service;
-
-mod notify;
 
 mod health;
 

@@ -7,6 +7,7 @@
 
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -17,7 +18,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use crate::commands::CONFIG;
+use crate::commands::{self, CONFIG};
 use crate::generations::{Generations, MAIL};
 use crate::health::Door;
 use crate::limits::{DRAIN, END, FAILED_STARTS_MAX, TICK, TRIAL};
@@ -330,9 +331,12 @@ impl Node {
     }
 
     fn look_after_daemon(&mut self) -> Option<End> {
-        let said_ready = self.notify.as_ref().is_some_and(Notify::said_ready);
+        let heard = self.notify.as_ref().map(Notify::heard).unwrap_or_default();
+        if let Some(words) = &heard.question {
+            take_up(words);
+        }
         if let Some(daemon) = &mut self.daemon {
-            if said_ready {
+            if heard.is_ready {
                 daemon.course.ready(Instant::now());
             }
             if daemon.course.is_late(Instant::now()) {
@@ -437,5 +441,13 @@ impl Node {
         };
         let Err(error) = reboot(mode);
         warn(&format_args!("{end:?}: {error}"));
+    }
+}
+
+/// Starts the process that does what the daemon asks and answers it; it is reaped like any other.
+fn take_up(words: &[String]) {
+    let spawned = Command::new("/init").arg(commands::ANSWER).args(words).spawn();
+    if let Err(error) = spawned {
+        warn(&format_args!("what the daemon asks: {error}"));
     }
 }

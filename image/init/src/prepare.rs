@@ -41,7 +41,7 @@ pub(crate) fn own_disk(watchdog: &mut Watchdog) -> Outcome<String> {
     loop {
         watchdog.feed();
         match disks::own() {
-            Ok(disk) => return Ok(disk),
+            Ok(disk) => return disks::remember_own(&disk).map(|()| disk),
             Err(why) if Instant::now() > until => return Err(why),
             Err(_) => sleep(Duration::from_millis(20)),
         }

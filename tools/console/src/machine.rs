@@ -1,7 +1,9 @@
 //! The appliance's own commands: `upgrade`, `reboot`, `poweroff` and its part of `config`, which
 //! its init does for the operator, and `flash` and `inject`.
 //!
-//! *Guarantees*: nothing is done here; init is started with the words and says what it did.
+//! *Guarantees*: nothing is done here; init is started with the words and says what it did. An
+//! `upgrade` goes through the admin socket and the daemon to init where the socket is named, or
+//! where this is not root on the appliance.
 //! *Failure*: init's own line. Elsewhere than on the appliance: that it is not one.
 
 use std::fs;
@@ -10,11 +12,13 @@ use std::path::Path;
 use std::process::Command;
 
 use clap::{Arg, ArgAction, ArgMatches};
+use control::{Request, Upgrade};
+use nix::unistd::geteuid;
 
 use crate::exit::{Exit, Trouble};
 use crate::flash;
 use crate::page::Page;
-use crate::row::{Row, flag, option, row};
+use crate::row::{Row, bounded, flag, option, row};
 
 /// The rows of this group.
 pub(crate) const ROWS: [Row; 5] = [
@@ -27,7 +31,18 @@ pub(crate) const ROWS: [Row; 5] = [
                 flag("later", "Do not start anew at once"),
             ]
         },
-        local: Some(upgrade),
+        request: |m| {
+            Ok(Request::Upgrade(Upgrade {
+                manifest: bounded(m, "MANIFEST")?,
+                downgrade: m.get_flag("downgrade"),
+                later: m.get_flag("later"),
+            }))
+        },
+        appliance: Some(upgrade),
+        by_socket: true,
+        // As long as the daemon waits for init.
+        wait_s: 930,
+        example: &["http://192.0.2.80/ringpost-1.1.0.manifest"],
         ..row("upgrade", "Check a signed version, write it, start anew to try it")
     },
     Row {
@@ -88,6 +103,11 @@ fn upgrade(page: &mut Page, matches: &ArgMatches) -> Result<Exit, Trouble> {
         }
     }
     ask(page, &words)
+}
+
+/// Whether init takes words from this user.
+pub(crate) fn is_root() -> bool {
+    geteuid().is_root()
 }
 
 /// Whether init keeps the config here.

@@ -28,6 +28,10 @@ pub(crate) struct Row {
     pub(crate) local: Option<Local>,
     /// What is done instead on the appliance, whose init keeps the config.
     pub(crate) appliance: Option<Local>,
+    /// Whether the daemon is asked even there, if its socket is named or this user is not root.
+    pub(crate) by_socket: bool,
+    /// Seconds the answer may take, unless the command line says otherwise.
+    pub(crate) wait_s: u64,
     /// What asks more than one question; then nothing else is asked.
     pub(crate) talk: Option<Talk>,
     /// Arguments that make a sound line, for the tests and the help.
@@ -52,6 +56,8 @@ pub(crate) const fn row(name: &'static str, help: &'static str) -> Row {
         follow: None,
         local: None,
         appliance: None,
+        by_socket: false,
+        wait_s: 30,
         talk: None,
         example: &[],
     }

@@ -5,12 +5,13 @@ use std::io::{ErrorKind, Write};
 use std::time::Duration;
 
 use clap::ArgMatches;
+use clap::parser::ValueSource;
 use control::{Failure, FailureCode, Frame, Reply};
 
 use crate::exit::{Exit, Trouble};
 use crate::machine;
 use crate::page::Page;
-use crate::row::Row;
+use crate::row::{Local, Row};
 use crate::slow::lines_that_fit;
 use crate::socket::{self, Socket};
 use crate::speaker;
@@ -33,7 +34,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> Result<Exit, Tro
         }
     };
     let (row, matches) = chosen(&matches);
-    let of_init = row.appliance.is_some() && machine::is_appliance();
+    let of_init = of_init(row, matches).is_some();
     speaker::may(row.name, row.local.is_some() || row.talk.is_some() || of_init)?;
     let done = act(row, matches);
     if let Err(trouble) = &done
@@ -45,9 +46,16 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> Result<Exit, Tro
     done
 }
 
+/// What is done by init instead of the daemon, if this is the appliance.
+fn of_init(row: &Row, matches: &ArgMatches) -> Option<Local> {
+    let named = || matches.get_one::<String>("socket").is_some() || !machine::is_root();
+    let ours = machine::is_appliance() && !(row.by_socket && named());
+    row.appliance.filter(|_| ours)
+}
+
 /// Does what a row says.
 fn act(row: &Row, matches: &ArgMatches) -> Result<Exit, Trouble> {
-    if let Some(local) = row.local.or_else(|| row.appliance.filter(|_| machine::is_appliance())) {
+    if let Some(local) = row.local.or_else(|| of_init(row, matches)) {
         let mut page = Page::default();
         let exit = local(&mut page, matches);
         if exit.is_err() {
@@ -58,7 +66,9 @@ fn act(row: &Row, matches: &ArgMatches) -> Result<Exit, Trouble> {
         print(&if matches.get_flag("json") { page.into_json() } else { page.into_text() })?;
         return exit;
     }
-    let wait_s = matches.get_one::<u64>("timeout-s").copied().unwrap_or(30);
+    let said = matches.value_source("timeout-s") == Some(ValueSource::CommandLine);
+    let wait_s = matches.get_one::<u64>("timeout-s").copied().filter(|_| said);
+    let wait_s = wait_s.unwrap_or(row.wait_s);
     let named = matches.get_one::<String>("socket").map(OsString::from);
     let mut request = (row.request)(matches)?;
     let path = socket::path(named.as_ref());

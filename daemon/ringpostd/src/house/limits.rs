@@ -18,6 +18,8 @@ pub const PAGE_WAIT: Duration = Duration::from_secs(10);
 pub const ANSWER_WAIT: Duration = Duration::from_secs(5);
 /// The same for what is done to many messages.
 pub const ACT_WAIT: Duration = Duration::from_secs(120);
+/// Init has fetched, checked and written a version of the image by then, or hangs.
+pub const UPGRADE_WAIT: Duration = Duration::from_secs(900);
 /// Questions to the cores under way at once.
 pub const QUESTIONS_MAX: usize = 32;
 

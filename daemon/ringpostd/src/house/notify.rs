@@ -1,8 +1,10 @@
-//! What a service manager is told (`sd_notify(3)`): one datagram a message.
+//! What a service manager is told (`sd_notify(3)`): one datagram a message. The image's init is
+//! one, and may be asked too.
 //!
 //! *Failure*: nobody listens, or nobody asked: then nothing is told.
 
 use std::ffi::OsString;
+use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -60,6 +62,25 @@ impl Notify {
     /// All cores turn their loops.
     pub fn alive(&self) {
         self.tell("WATCHDOG=1\n");
+    }
+
+    /// Asks something that is answered: the socket that hears the answers, if there is somebody to
+    /// ask. Its name cannot be guessed.
+    ///
+    /// # Errors
+    /// Nobody listens, or the system's.
+    pub fn ask(&self, text: &str) -> Option<io::Result<UnixDatagram>> {
+        let (_, to) = self.to.as_ref()?;
+        let ask = || {
+            let mut secret = [0; 16];
+            getrandom::fill(&mut secret).map_err(|error| io::Error::other(error.to_string()))?;
+            let name = format!("ringpost-ask-{:032x}", u128::from_ne_bytes(secret));
+            let ear = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(name)?)?;
+            ear.set_nonblocking(true)?;
+            ear.send_to_addr(text.as_bytes(), to)?;
+            Ok(ear)
+        };
+        Some(ask())
     }
 
     fn tell(&self, text: &str) {

@@ -42,6 +42,13 @@ impl House {
             Request::HintsTidy => "hints tidy".to_owned(),
             Request::SpoolFill => "spool fill".to_owned(),
             Request::Trace { network, seconds } => format!("trace {} {seconds} s", &**network),
+            Request::Upgrade(wanted) => {
+                let flag =
+                    |word: &str, wanted: bool| if wanted { word.to_owned() } else { String::new() };
+                let flags =
+                    flag(" --downgrade", wanted.downgrade) + &flag(" --later", wanted.later);
+                format!("upgrade {}{flags}", &*wanted.manifest)
+            }
             Request::Xdp(act) if !act.is_read_only() => format!("xdp {act:?}"),
             Request::QueueRead { id, part: 0 } => format!("queue export {}", &**id),
             _ => return Ok(()),

@@ -34,6 +34,14 @@ fn of<T>(result: Result<T, Failure>, reply: impl FnOnce(T) -> Reply) -> Reply {
     result.map_or_else(Reply::Failure, reply)
 }
 
+fn log_level(wanted: Option<Level>) -> Reply {
+    if wanted.is_none() {
+        return Reply::LogLevel(LogLevel { level: Level::Info });
+    }
+    let message = "this version logs every event of mail, and has no levels";
+    Reply::Failure(Failure::new(FailureCode::Refused, message, ""))
+}
+
 impl House {
     /// Takes consoles, each served beside the others.
     pub(super) async fn serve_consoles(self: Rc<Self>, console: Rc<Console>) {
@@ -157,11 +165,7 @@ impl House {
             Request::Reload => of(self.reload().await, Reply::Reloaded),
             Request::SpoolFill => self.fill_devices().await,
             Request::Drain => self.drain_and_say(),
-            Request::LogLevel { level: None } => Reply::LogLevel(LogLevel { level: Level::Info }),
-            Request::LogLevel { level: Some(_) } => {
-                let message = "this version logs every event of mail, and has no levels";
-                Reply::Failure(Failure::new(FailureCode::Refused, message, ""))
-            }
+            Request::LogLevel { level } => log_level(level),
             Request::HintsList(_)
             | Request::HintsGet(_)
             | Request::HintsDelete(_)
@@ -194,6 +198,7 @@ impl House {
             Request::Trace { network, seconds } => self.trace(network, seconds).await,
             Request::Certificates => self.certificates_shown(),
             Request::Config(act) => self.config(act, who).await,
+            Request::Upgrade(wanted) => self.upgrade(wanted).await,
             Request::Rules => self.rules_shown(),
             Request::Rule(rule) => self.rule(rule, who).await,
             other => {

@@ -8,7 +8,7 @@ use super::tool::{cache, copy, done, tool};
 /// The copy's size: an image becomes a disk of any size at first start.
 const DISK: &str = "4G";
 /// Config for QEMU's own network.
-const CONFIG: [&str; 2] = ["image/examples/mx.toml", "image/examples/machine.toml"];
+pub(crate) const CONFIG: [&str; 2] = ["image/examples/mx.toml", "image/examples/machine.toml"];
 
 /// Boots an image, the last built one if none is named.
 pub(crate) fn run(image: Option<&Path>) -> Result<(), String> {
@@ -37,7 +37,8 @@ pub(crate) fn run(image: Option<&Path>) -> Result<(), String> {
     if status.success() { Ok(()) } else { Err(format!("qemu: {status}")) }
 }
 
-fn newest(place: &Path) -> Result<PathBuf, String> {
+/// The last built image.
+pub(crate) fn newest(place: &Path) -> Result<PathBuf, String> {
     let mut images: Vec<_> = std::fs::read_dir(place)
         .into_iter()
         .flatten()

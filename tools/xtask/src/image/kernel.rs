@@ -53,10 +53,28 @@ fn key(wanted: &gates::Config) -> Result<String, String> {
     Ok(digest_of(&text)[..16].to_owned())
 }
 
+/// What goes in, one line each: a name and a version or digest.
+pub(crate) fn inputs() -> Result<Vec<(String, String)>, String> {
+    let wanted = gates::fragments(Path::new(CONFIG))?;
+    let mut all = Vec::new();
+    for name in [SOURCE, "gcc-12", "binutils"] {
+        all.push((name.to_owned(), package(name)?));
+    }
+    all.push((CONFIG.to_owned(), digest_of(&gates::plain(&wanted))));
+    all.push(("recipe".to_owned(), RECIPE.to_string()));
+    Ok(all)
+}
+
 /// The kernel of this tree, from the cache if its inputs are the same.
 pub(crate) fn build() -> Result<Built, String> {
     let wanted = gates::fragments(Path::new(CONFIG))?;
-    let place = cache()?.join("kernel").join(key(&wanted)?);
+    build_in(&cache()?.join("kernel").join(key(&wanted)?))
+}
+
+/// The same in a folder, unless it lies there whole.
+pub(crate) fn build_in(place: &Path) -> Result<Built, String> {
+    let wanted = gates::fragments(Path::new(CONFIG))?;
+    let place = place.to_owned();
     let built = Built { place: place.clone() };
     if built.image().exists() {
         return Ok(built);

@@ -27,6 +27,10 @@ mod guest;
 
 mod build;
 
+mod reproduce;
+
+mod figures;
+
 use std::path::Path;
 
 const HELP: &str = "\
@@ -36,6 +40,10 @@ const HELP: &str = "\
         ringpostd and ringpost as they lie there
     ./x image run [IMAGE]           boot it in QEMU; port 25 of the guest is 127.0.0.1:2525
     ./x image kernel                build the kernel alone, and say where it lies
+    ./x image --reproduce [kernel | programs] [--write]
+            build them twice in different folders, compare them, and hold inputs and outputs
+            against image/reproduced.table; --write writes that file
+    ./x image figures [IMAGE]       size, time of assembly, memory and time to port 25 in QEMU
     ./x image config                write kernel-config/result.config anew
     ./x image uki --out FILE [--version V] [--debug] [--unsigned] [--fast]
             [--replace PATH=FILE]...
@@ -50,6 +58,8 @@ pub(crate) fn run(words: impl Iterator<Item = String>) -> Result<(), String> {
     match words.first().map(String::as_str) {
         Some("run") => guest::run(rest.first().map(Path::new)),
         Some("kernel") => kernel::build().map(|built| println!("{}", built.image().display())),
+        Some("--reproduce") => reproduce::reproduce(rest),
+        Some("figures") => figures::figures(rest.first().map(Path::new)),
         Some("config") => kernel::write_result(),
         Some("uki") => build::uki_only(&build::Options::read(rest)?),
         Some("help" | "--help") => {

@@ -7,11 +7,19 @@ use super::tool::tool;
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
+/// What is built.
+pub(crate) const NAMES: [&str; 3] = ["init", "ringpostd", "ringpost"];
+
 /// Builds init, the daemon and the admin tool; the folder they lie in.
 pub(crate) fn build() -> Result<PathBuf, String> {
-    let home = std::env::var("HOME").map_err(|_| "HOME is not set".to_owned())?;
     let here = std::env::current_dir().map_err(|e| e.to_string())?;
     let target = std::env::var("CARGO_TARGET_DIR").map_or_else(|_| here.join("target"), Into::into);
+    build_in(&here, &target)
+}
+
+/// The same from a tree, in a folder.
+pub(crate) fn build_in(here: &Path, target: &Path) -> Result<PathBuf, String> {
+    let home = std::env::var("HOME").map_err(|_| "HOME is not set".to_owned())?;
     let cargo = std::env::var("CARGO_HOME").unwrap_or_else(|_| format!("{home}/.cargo"));
     let names = [
         (here.display().to_string(), "/ringpost"),
@@ -31,12 +39,12 @@ pub(crate) fn build() -> Result<PathBuf, String> {
     command.args(["build", "--release", "--locked", "--quiet", "--target", TARGET]);
     command.args(["-p", "init", "-p", "ringpostd", "-p", "console"]);
     command.env("RUSTFLAGS", rust.trim()).env("CFLAGS", c.trim());
-    command.env("CARGO_TARGET_DIR", &target);
+    command.env("CARGO_TARGET_DIR", target).current_dir(here);
     let status = command.status().map_err(|e| format!("cargo: {e}"))?;
     if !status.success() {
         return Err(format!("cargo build: {status}"));
     }
-    Ok(folder(&target))
+    Ok(folder(target))
 }
 
 fn folder(target: &Path) -> PathBuf {
