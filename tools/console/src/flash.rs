@@ -2,7 +2,8 @@
 //!
 //! *Guarantees*: what was written is read back and compared; a device that is in use, or that is
 //! not removable and was not named by its serial number, is not touched; nor is anything that has
-//! no config partition of ours injected into.
+//! no config partition of ours injected into. An image that was cut short is not written, nor one
+//! that is not what the manifest beside it describes; nor is a config that is no TOML.
 //! *Failure*: which, and what to do; a device that reads back otherwise is called bad.
 
 use std::fs::{self, File, OpenOptions};
@@ -14,6 +15,7 @@ use clap::ArgMatches;
 use fatfs::{FileSystem, FsOptions};
 use gptman::GPT;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use sha2::{Digest as _, Sha256};
 
 use crate::exit::{Exit, Trouble};
 use crate::page::Page;
@@ -32,6 +34,8 @@ pub(crate) fn flash(page: &mut Page, matches: &ArgMatches) -> Result<Exit, Troub
     let serial = matches.get_one::<String>("serial").map(String::as_str);
     let done = seed_files(matches).and_then(|files| {
         partition(&image)?;
+        is_whole(&image)?;
+        as_described(&image)?;
         may_write(&device, serial)?;
         let bytes = write_all(&image, &device)?;
         verify(&image, &device)?;
@@ -67,13 +71,15 @@ fn seed_files(matches: &ArgMatches) -> Outcome<Vec<(String, Vec<u8>)>> {
     let mut files = Vec::new();
     for (option, name) in [("config", "mx.toml"), ("machine", "machine.toml")] {
         if let Some(path) = path(matches, option) {
-            files.push((name.to_owned(), read(&path)?));
+            files.push((name.to_owned(), read_seed(&path, name)?));
         }
     }
     for text in matches.get_many::<String>("file").into_iter().flatten() {
         let path = Path::new(text);
         let name = path.file_name().ok_or_else(|| format!("{text}: no file"))?;
-        files.push((name.to_string_lossy().into_owned(), read(path)?));
+        let name = name.to_string_lossy().into_owned();
+        let content = read_seed(path, &name)?;
+        files.push((name, content));
     }
     Ok(files)
 }
@@ -86,6 +92,60 @@ fn read(path: &Path) -> Outcome<Vec<u8>> {
         return Err(format!("{}: longer than {} KiB", path.display(), FILE_MAX >> 10));
     }
     Ok(bytes)
+}
+
+/// A file under its name on the partition: what the machine parses is TOML at least. What it says
+/// is judged by the machine.
+fn read_seed(path: &Path, name: &str) -> Outcome<Vec<u8>> {
+    let bytes = read(path)?;
+    if matches!(name, "mx.toml" | "machine.toml") {
+        let text = str::from_utf8(&bytes).map_err(|e| format!("{}: {e}", path.display()))?;
+        if let Err(error) = toml_span::parse(text) {
+            let before = text.get(..error.span.start).unwrap_or(text);
+            let line = before.matches('\n').count() + 1;
+            return Err(format!("{}: line {line}: {error}", path.display()));
+        }
+    }
+    Ok(bytes)
+}
+
+/// An image that was cut short has lost its second table, which is its last sector.
+fn is_whole(image: &Path) -> Outcome<()> {
+    let fail = |error: &dyn std::fmt::Display| format!("{}: {error}", image.display());
+    let mut file = File::open(image).map_err(|e| fail(&e))?;
+    let gpt = GPT::find_from(&mut file).map_err(|e| fail(&e))?;
+    let has = file.seek(SeekFrom::End(0)).map_err(|e| fail(&e))?;
+    // Where the first table says that the second one lies; read from the second, it is the first's.
+    let last = gpt.header.primary_lba.max(gpt.header.backup_lba);
+    let needs = last.saturating_add(1).saturating_mul(gpt.sector_size);
+    if has < needs {
+        let (has, needs) = (has >> 20, needs.div_ceil(1 << 20));
+        return Err(fail(&format!("{has} MiB of {needs}: it was cut short")));
+    }
+    Ok(())
+}
+
+/// The manifest beside an image, if there is one, describes it and this hardware.
+fn as_described(image: &Path) -> Outcome<()> {
+    const COMPATIBLE: &str = "ringpost-x86_64";
+    let beside = image.with_extension("manifest");
+    let Ok(text) = fs::read_to_string(&beside) else { return Ok(()) };
+    let line = |kind: &str| text.lines().find_map(|line| line.strip_prefix(kind)).map(str::trim);
+    match line("compatible ") {
+        Some(COMPATIBLE) => {}
+        other => {
+            let other = other.unwrap_or("nothing that is named");
+            return Err(format!("{} is for {other}, not for {COMPATIBLE}", image.display()));
+        }
+    }
+    let fail = |e: io::Error| format!("{}: {e}", image.display());
+    let mut hash = Sha256::new();
+    io::copy(&mut File::open(image).map_err(fail)?, &mut hash).map_err(fail)?;
+    let found: String = hash.finalize().iter().map(|octet| format!("{octet:02x}")).collect();
+    if line("image img ") == Some(found.as_str()) {
+        return Ok(());
+    }
+    Err(format!("{} is not what {} describes", image.display(), beside.display()))
 }
 
 /// Where the config partition begins and how long it is, in octets.
@@ -339,6 +399,19 @@ mod tests {
     }
 
     #[test]
+    fn a_config_that_is_no_toml_is_named_with_its_line() {
+        let path = std::env::temp_dir().join(format!("console-seed-{}", std::process::id()));
+        fs::write(&path, "[node]\nhostname = \"mx\"\ncolour = = 1\n").unwrap();
+        let refused = read_seed(&path, "mx.toml").unwrap_err();
+        assert!(refused.contains("line 3"), "{refused}");
+        // A certificate is no TOML.
+        assert!(read_seed(&path, "mx.crt").is_ok());
+        fs::write(&path, [0xff]).unwrap();
+        assert!(read_seed(&path, "machine.toml").unwrap_err().contains("utf-8"));
+        fs::remove_file(path).unwrap();
+    }
+
+    #[test]
     fn only_images_of_ours_are_taken_and_what_was_written_is_compared() {
         let folder = std::env::temp_dir().join(format!("console-flash-{}", std::process::id()));
         let _ = fs::remove_dir_all(&folder);
@@ -348,6 +421,24 @@ mod tests {
         fs::write(&alien, vec![7_u8; 1 << 20]).unwrap();
         assert!(partition(&alien).unwrap_err().contains("no image of Ringpost's"));
         disk(&image);
+        assert_eq!(is_whole(&image), Ok(()));
+        assert_eq!(as_described(&image), Ok(()));
+        let cut = folder.join("cut.img");
+        fs::copy(&image, &cut).unwrap();
+        OpenOptions::new().write(true).open(&cut).unwrap().set_len((70 << 20) - 1).unwrap();
+        assert!(is_whole(&cut).unwrap_err().contains("cut short"));
+        let described = |text: &str| {
+            fs::write(image.with_extension("manifest"), text).unwrap();
+            as_described(&image)
+        };
+        let elsewhere = described("version 1\ncompatible ringpost-arm64\nimage img 00\n");
+        assert!(elsewhere.unwrap_err().contains("ringpost-arm64"));
+        let other = described("version 1\ncompatible ringpost-x86_64\nimage img 00\n");
+        assert!(other.unwrap_err().contains("is not what"));
+        let digest = Sha256::digest(fs::read(&image).unwrap());
+        let digest: String = digest.iter().map(|octet| format!("{octet:02x}")).collect();
+        let text = format!("version 1\ncompatible ringpost-x86_64\nimage img {digest}\n");
+        assert_eq!(described(&text), Ok(()));
         assert_eq!(write_all(&image, &to), Ok(70 << 20));
         assert_eq!(verify(&image, &to), Ok(()));
         let mut page = Page::default();
