@@ -25,7 +25,7 @@ pub(crate) fn run(image: Option<&Path>) -> Result<(), String> {
     println!("port 25 of the guest: 127.0.0.1:2525; its backend: 127.0.0.1:2600 of this machine");
     println!("the serial line is this terminal: Ctrl-A x ends the guest");
     let mut qemu = Command::new("qemu-system-x86_64");
-    qemu.args(["-machine", "q35", "-accel", "kvm", "-accel", "tcg", "-cpu", "max"]);
+    qemu.args(["-machine", "q35", "-accel", &accel(), "-cpu", "max"]);
     qemu.args(["-m", "512", "-smp", "2", "-display", "none", "-serial", "mon:stdio"]);
     qemu.args(["-drive", "if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd"]);
     qemu.args(["-drive", &format!("if=none,id=d,format=raw,file={}", disk.display())]);
@@ -35,6 +35,11 @@ pub(crate) fn run(image: Option<&Path>) -> Result<(), String> {
     qemu.args(["-device", "virtio-net-pci,netdev=n,mac=52:54:00:12:34:56"]);
     let status = qemu.status().map_err(|e| format!("qemu-system-x86_64: {e}"))?;
     if status.success() { Ok(()) } else { Err(format!("qemu: {status}")) }
+}
+
+/// How QEMU runs the guest: KVM only by word, for there are machines whose KVM stops QEMU.
+pub(crate) fn accel() -> String {
+    std::env::var("RINGPOST_ACCEL").unwrap_or_else(|_| "tcg,thread=multi".to_owned())
 }
 
 /// The last built image.

@@ -38,7 +38,8 @@ const HELP: &str = "\
             [--programs DIR]
         build DIR/ringpost-V.img, its UKI, manifest and signature; with --programs from init,
         ringpostd and ringpost as they lie there
-    ./x image run [IMAGE]           boot it in QEMU; port 25 of the guest is 127.0.0.1:2525
+    ./x image run [IMAGE]           boot it in QEMU; port 25 of the guest is 127.0.0.1:2525;
+            RINGPOST_ACCEL=kvm for speed
     ./x image kernel                build the kernel alone, and say where it lies
     ./x image --reproduce [kernel | programs] [--write]
             build them twice in different folders, compare them, and hold inputs and outputs
