@@ -3,9 +3,11 @@
 mod access;
 mod acts;
 mod configs;
+mod dead;
 mod incidents;
 mod lines;
 mod pty;
+mod roles;
 mod session;
 mod tree;
 mod why;
@@ -82,7 +84,7 @@ fn reload_and_drain_by_the_tool() {
     assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
     assert!(text(&refused).contains("mx.toml:"), "{}", text(&refused));
     assert!(text(&refused).contains("size_max") || text(&refused).contains("huge"));
-    let drained = daemon.tool(&["drain"]);
+    let drained = daemon.tool(&["drain", "--yes", "DRAIN"]);
     assert!(drained.status.success(), "{}", text(&drained));
     assert!(daemon.wait().success());
     let gone = daemon.tool(&["status"]);

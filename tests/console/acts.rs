@@ -1,5 +1,8 @@
 //! What the operator does to mail; each act survives a kill of the daemon.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
 use super::{text, whole};
 use crate::daemon::backend::{Backend, Manners};
 use crate::daemon::client::Client;
@@ -106,10 +109,24 @@ fn a_held_domain_waits_over_a_kill_and_its_neighbour_does_not() {
     assert!(daemon.stop().success());
 }
 
+/// What a switch hears that asks whether to send mail here.
+fn health(daemon: &Daemon) -> String {
+    let status = daemon.ask(&["status"]);
+    let listeners = status["listeners"].as_array().expect("a list").iter();
+    let mut pages = listeners.filter_map(|line| line.as_str()?.strip_prefix("metrics "));
+    let mut stream = TcpStream::connect(pages.next().expect("a page")).expect("it listens");
+    stream.write_all(b"GET /health HTTP/1.0\r\n\r\n").expect("it reads");
+    let mut said = String::new();
+    stream.read_to_string(&mut said).expect("it answers");
+    said
+}
+
 #[test]
 fn accepting_and_delivering_are_suspended_and_resumed() {
     let backend = Backend::start(Manners::default());
-    let mut daemon = Daemon::start("suspend", Setup::new(backend.address));
+    let mut setup = Setup::new(backend.address);
+    setup.more = "[metrics]\nlisten = \"127.0.0.1:0\"\n".to_owned();
+    let mut daemon = Daemon::start("suspend", setup);
     fine(&daemon, &["suspend", "delivering"]);
     let mut client = Client::greeted(daemon.address);
     client.deliver("sender@example.net", &["a@example.org"], MAIL);
@@ -126,11 +143,28 @@ fn accepting_and_delivering_are_suspended_and_resumed() {
     fine(&daemon, &["resume", "delivering"]);
     backend.wait_for(1);
     fine(&daemon, &["suspend", "accepting", "--closed"]);
-    daemon.until("a closed port", |daemon| std::net::TcpStream::connect(daemon.address).is_err());
+    daemon.until("a closed port", |daemon| TcpStream::connect(daemon.address).is_err());
+    assert!(health(&daemon).starts_with("HTTP/1.1 503 "), "{}", health(&daemon));
     fine(&daemon, &["resume", "accepting"]);
-    daemon.until("an open port", |daemon| std::net::TcpStream::connect(daemon.address).is_ok());
-    Client::greeted(daemon.address).deliver("s@example.net", &["b@example.org"], MAIL);
+    daemon.until("an open port", |daemon| TcpStream::connect(daemon.address).is_ok());
+    // For a switch in front: mail is taken, and it hears that it should go elsewhere.
+    assert!(health(&daemon).starts_with("HTTP/1.1 200 "), "{}", health(&daemon));
+    fine(&daemon, &["suspend", "accepting", "--drain"]);
+    assert!(health(&daemon).starts_with("HTTP/1.1 503 "), "{}", health(&daemon));
+    assert!(whole(&daemon.tool(&["status"])).contains("switches are told to go elsewhere"));
+    Client::greeted(daemon.address).deliver("s@example.net", &["d@example.org"], MAIL);
     backend.wait_for(2);
+    daemon.kill();
+    daemon.start_again();
+    assert!(health(&daemon).starts_with("HTTP/1.1 503 "), "{}", health(&daemon));
+    fine(&daemon, &["resume", "accepting"]);
+    assert!(health(&daemon).starts_with("HTTP/1.1 200 "), "{}", health(&daemon));
+    // One domain alone.
+    fine(&daemon, &["suspend", "delivering", "example.org"]);
+    assert!(fine(&daemon, &["rules"]).contains("held domain"));
+    fine(&daemon, &["resume", "delivering", "example.org"]);
+    Client::greeted(daemon.address).deliver("s@example.net", &["b@example.org"], MAIL);
+    backend.wait_for(3);
     daemon.until_empty();
     assert!(daemon.stop().success());
 }

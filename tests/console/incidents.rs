@@ -8,6 +8,7 @@ use crate::crash::clock;
 use crate::daemon::backend::{Backend, Manners};
 use crate::daemon::client::{Client, id_of};
 use crate::daemon::dns::{Data, Dns};
+use crate::daemon::mirror::Failing;
 use crate::daemon::programs::{Daemon, Folder, Setup};
 use crate::daemon::secrets::{ECDSA, Pair};
 
@@ -262,6 +263,36 @@ fn one_domain_is_stuck_and_its_neighbour_is_not() {
     assert_eq!(by_error["messages"].as_array().map(Vec::len), Some(1), "{by_error}");
     fine(&daemon, &["queue", "hold", "example.com"]);
     says(&daemon, &["status"], &["held domains: example.com"]);
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn mail_goes_on_with_one_copy_because_half_of_the_mirror_is_dead() {
+    let folder = Folder::new("incident-mirror");
+    let places = ["first", "second"].map(|name| folder.path(name).display().to_string());
+    let half = folder.path("second/ringpost.spool");
+    let mut setup = setup(Backend::nowhere());
+    setup.place = Some(places.join("\", \""));
+    setup.spool = "mirror = true\nlone_member = true\n".to_owned();
+    let mut daemon = Daemon::start_in(folder, setup.clone());
+    assert!(daemon.stop().success());
+    let dying = Failing::instead_of(&half);
+    setup.spool.push_str(Failing::durability(&half));
+    daemon.set(|s| *s = setup.clone());
+    daemon.start_again();
+    dying.fail();
+    deferred(&mut daemon, "a@example.org");
+    says(&daemon, &["status"], &["ALARM", "device 1 of the spool is out"]);
+    says(&daemon, &["log", "grep", "ALARM", "device"], &["device 1 is out: mail goes on"]);
+    // What helps: a blank one in its place.
+    daemon.kill();
+    fs::remove_file(&half).expect("taken out");
+    drop(dying);
+    fs::write(&half, "").expect("an empty file asks for a blank half");
+    daemon.start_again();
+    daemon.line_with(&["device 1 is filled and counts again"]);
+    assert!(!fine(&daemon, &["status"]).contains("device 1"));
+    assert_eq!(daemon.ledger().queued, 1);
     assert!(daemon.stop().success());
 }
 

@@ -18,6 +18,29 @@ const MENU_OCTETS_MAX: usize = 1_000;
 const SCREEN_OCTETS_MAX: usize = 1_400;
 const UPDATE_OCTETS_MAX: usize = 500;
 
+/// Octets of what each command shows of a small node: what a line of 9600 baud takes in a second
+/// is 960. `--` behind a command: the first screen, to the foot.
+const SCREENS: [(&str, usize); 18] = [
+    ("status", STATUS_OCTETS_MAX),
+    ("live --count 1 --every-s 1", 260),
+    ("live --count 1 --every-s 1 --cores", 330),
+    ("live --count 1 --every-s 1 --reasons", 480),
+    ("live --count 1 --by peer", 350),
+    ("live --count 1 --by destination", 450),
+    ("sessions", 350),
+    ("queue summary", 700),
+    ("queue list --count 3", 700),
+    ("queue list --all --", 1_900),
+    ("log tail --count 5", 1_200),
+    ("log tail --reject --count 5", 200),
+    ("rules", 100),
+    ("ledger", 520),
+    ("certificates", 100),
+    ("test backend", 250),
+    ("config history", 450),
+    ("queue ?", 1_100),
+];
+
 /// A daemon with mail that waits.
 fn daemon(name: &str, messages: u32) -> Daemon {
     let mut setup = Setup::new(Backend::nowhere());
@@ -112,13 +135,58 @@ fn nine_hundred_and_sixty_octets_a_second_are_enough() {
     // More lines than the line takes are counted instead.
     line.say("log tail --follow");
     line.until("<= ");
-    let mut client = Client::greeted(daemon.address);
-    for _ in 0..60 {
-        client.deliver("sender@example.net", &["a@example.org"], "Subject: x\r\n\r\nbody\r\n");
+    while !line.all().contains(" lines left out") {
+        // Fewer than a session may send.
+        let mut client = Client::greeted(daemon.address);
+        for _ in 0..60 {
+            client.deliver("sender@example.net", &["a@example.org"], "Subject: x\r\n\r\nbody\r\n");
+        }
     }
     line.until(" lines left out");
     line.keys("\u{3}");
     line.until("ringpost> ");
+    line.say("quit");
+    assert_eq!(line.end(), Some(0));
+    assert!(line.all().is_ascii());
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn each_screen_keeps_to_its_octets_on_a_slow_line() {
+    let mut daemon = daemon("line-octets", 12);
+    let mut line = on(&daemon, "vt100", &["--baud", "9600", "shell"], Taking::Slowly);
+    line.until("ringpost> ");
+    let mut over = Vec::new();
+    for (words, octets_max) in SCREENS {
+        let page = match words.strip_suffix(" --") {
+            None => line.ask(words),
+            Some(words) => {
+                line.say(words);
+                line.until("\n");
+                let page = line.until("-- space");
+                line.keys("q");
+                line.until("ringpost> ");
+                page
+            }
+        };
+        println!("{words}: {} octets of {octets_max}", page.len());
+        if page.len() > octets_max {
+            over.push(format!("{words}: {} octets: {page}", page.len()));
+        }
+    }
+    assert!(over.is_empty(), "{}", over.join("\n"));
+    line.assert_plain();
+    // The same by client and by next hop as a screen that is drawn anew.
+    for by in ["peer", "destination"] {
+        line.say(&format!("live --screen --by {by} --of-s 3600 --count 2 --every-s 1"));
+        line.until("\u{1b}[2J");
+        let screen = line.until("octets");
+        assert!(screen.len() <= SCREEN_OCTETS_MAX, "{} octets: {screen:?}", screen.len());
+        // Blanks are not sent: the words stand apart.
+        assert!(screen.contains(&format!("{by},")), "{screen:?}");
+        let rest = line.until("ringpost> ");
+        assert!(rest.len() <= UPDATE_OCTETS_MAX, "{} octets: {rest:?}", rest.len());
+    }
     line.say("quit");
     assert_eq!(line.end(), Some(0));
     assert!(line.all().is_ascii());

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use super::{text, whole};
 use crate::daemon::backend::{Backend, Manners};
 use crate::daemon::client::Client;
+use crate::daemon::dns::{Data, Dns};
 use crate::daemon::programs::{self, Daemon, Setup};
 
 /// The admin tool with these words and this input; its output.
@@ -25,22 +26,21 @@ fn with_input(daemon: &Daemon, words: &[&str], input: &str) -> (String, String) 
     (text(&output.stdout), text(&output.stderr))
 }
 
+/// What is counted of clients.
+fn trace_of(daemon: &Daemon) -> Vec<String> {
+    let page = text(&daemon.tool(&["metrics"]));
+    let names = ["_accepted_total", "_refused_total", "connections_total"];
+    let counts = |line: &&str| names.iter().any(|name| line.contains(name));
+    page.lines().filter(counts).map(str::to_owned).collect()
+}
+
 #[test]
 fn a_session_is_played_from_any_address_without_a_trace() {
     let backend = Backend::start(Manners::default());
     let mut setup = Setup::new(backend.address);
     setup.limits = "exempt_networks = []\n".to_owned();
     let mut daemon = Daemon::start("session", setup);
-    let metrics = |daemon: &Daemon| {
-        let page = text(&daemon.tool(&["metrics"]));
-        let counts = |line: &&str| {
-            ["_accepted_total", "_refused_total", "connections_total"]
-                .iter()
-                .any(|n| line.contains(n))
-        };
-        page.lines().filter(counts).map(str::to_owned).collect::<Vec<_>>()
-    };
-    let before = (metrics(&daemon), daemon.ledger(), text(&daemon.tool(&["hints", "list"])));
+    let before = (trace_of(&daemon), daemon.ledger(), text(&daemon.tool(&["hints", "list"])));
     let lines = [
         "EHLO client.example\r\n",
         "MAIL FROM:<a@example.net>\r\n",
@@ -57,7 +57,7 @@ fn a_session_is_played_from_any_address_without_a_trace() {
         assert!(out.contains(part), "{part}: {out}");
     }
     assert!(notes.contains("relay_denied") && notes.contains("taken"), "{notes}");
-    let after = (metrics(&daemon), daemon.ledger(), text(&daemon.tool(&["hints", "list"])));
+    let after = (trace_of(&daemon), daemon.ledger(), text(&daemon.tool(&["hints", "list"])));
     assert_eq!(before.1, after.1);
     assert_eq!(before.0, after.0, "a played session counts nothing");
     assert_eq!(backend.count(), 0);
@@ -67,6 +67,86 @@ fn a_session_is_played_from_any_address_without_a_trace() {
     assert!(blocked.status.success(), "{}", text(&blocked));
     let (out, _) = with_input(&daemon, &["session", "--from", "198.51.100.7"], "");
     assert!(out.starts_with("554 5.7.1"), "{out}");
+    assert!(daemon.stop().success());
+}
+
+/// A client of others' making, its end of the session a program instead of a connection.
+fn swaks(daemon: &Daemon, to: &str) -> (Option<i32>, String) {
+    let socket = daemon.folder.path("admin.sock");
+    let (program, socket) = (programs::program("ringpost"), socket.display());
+    let played = format!("{} --socket {socket} session --from 198.51.100.7", program.display());
+    let words = ["--pipe", &played, "--from", "a@example.net", "--to", to, "--helo", "c.example"];
+    let output = Command::new("swaks").args(words).output().expect("swaks is installed");
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+}
+
+#[test]
+fn swaks_plays_a_session_by_its_pipe_and_leaves_no_trace() {
+    let backend = Backend::start(Manners::default());
+    let mut setup = Setup::new(backend.address);
+    setup.limits = "exempt_networks = []\n".to_owned();
+    let mut daemon = Daemon::start("session-swaks", setup);
+    daemon.until("the probe", |daemon| {
+        daemon.ask(&["hints", "list", "--kind", "offers"]).to_string().contains("offers")
+    });
+    let before = (
+        trace_of(&daemon),
+        daemon.ledger(),
+        text(&daemon.tool(&["hints", "dump"])).lines().count(),
+    );
+    let (code, said) = swaks(&daemon, "b@example.org");
+    assert_eq!(code, Some(0), "{said}");
+    for part in ["220 mx.example.org", "250 2.1.5", "354 ", "accepted", "221 ", "# rcpt: "] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    // 24: no recipient was taken.
+    let (code, said) = swaks(&daemon, "b@elsewhere.example");
+    assert_eq!(code, Some(24), "{said}");
+    assert!(said.contains("550 5.7.1") && said.contains("relay_denied"), "{said}");
+    let after = (
+        trace_of(&daemon),
+        daemon.ledger(),
+        text(&daemon.tool(&["hints", "dump"])).lines().count(),
+    );
+    assert_eq!(before, after);
+    assert_eq!(backend.count(), 0);
+    assert!(!daemon.log().contains("198.51.100.7"), "{}", daemon.log());
+    assert_eq!(daemon.tool(&["why", "198.51.100.7"]).status.code(), Some(5));
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_played_session_hears_what_lists_and_bans_say_and_asks_each_time() {
+    let dns = Dns::start(&[
+        ("2.0.0.127.bl.example.net", Data::Address("127.0.0.2".parse().expect("an address"))),
+        ("7.100.51.198.bl.example.net", Data::Address("127.0.0.2".parse().expect("one"))),
+    ]);
+    let mut setup = Setup::new(Backend::nowhere());
+    setup.more =
+        format!("{}[xdp]\nmode = \"drop\"\n[[dnsbl]]\nzone = \"bl.example.net\"\n", dns.section());
+    let mut daemon = Daemon::start("session-lists", setup);
+    daemon.until("a list that counts", |daemon| {
+        let page = whole(&daemon.tool(&["xdp", "simulate", "198.51.100.7"]));
+        page.contains("bl.example.net lists it") && !page.contains("cut off")
+    });
+    let input = "EHLO c.example\r\nMAIL FROM:<a@example.net>\r\nRCPT TO:<b@example.org>\r\n";
+    let play =
+        |daemon: &Daemon, from: &str| with_input(daemon, &["session", "--from", from], input);
+    let (out, notes) = play(&daemon, "198.51.100.7");
+    assert!(out.contains("554 5.7.1") && out.contains("bl.example.net"), "{out}");
+    let notes = notes.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(notes.contains("bl.example.net lists it"), "{notes}");
+    let (out, notes) = play(&daemon, "198.51.100.8");
+    assert!(out.contains("250 2.1.5") && notes.contains("does not list it"), "{out} {notes}");
+    let banned = daemon.tool(&["xdp", "add", "198.51.100.8"]);
+    assert!(banned.status.success(), "{}", text(&banned));
+    daemon.until("the ban", |daemon| play(daemon, "198.51.100.8").0.starts_with("554 "));
+    for address in ["198.51.100.7", "198.51.100.8"] {
+        let hints = daemon.ask(&["hints", "list", "--key", address]).to_string();
+        assert!(!hints.contains("standing") && !hints.contains("rate"), "{hints}");
+    }
+    assert!(!daemon.log().contains("refused 198.51.100"), "{}", daemon.log());
     assert!(daemon.stop().success());
 }
 

@@ -21,8 +21,25 @@ fn world() -> Dns {
     ])
 }
 
-fn play(line: &mut Line, names: &[(&str, String)]) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("console/dialogs/wizard.txt");
+/// Octets of a question with its help and wrong answers, and of the page at the end.
+const QUESTION_OCTETS_MAX: usize = 700;
+const SUMMARY_OCTETS_MAX: usize = 1_400;
+
+/// What was said, question by question, is short enough for a slow line.
+fn assert_short(all: &str) {
+    const LAST: &str = " 1 host name";
+    for question in all.split("/6 ") {
+        let question = question.split(LAST).next().unwrap_or_default();
+        assert!(question.len() <= QUESTION_OCTETS_MAX, "{} octets: {question}", question.len());
+    }
+    for page in all.split(LAST).skip(1) {
+        let page = page.split("or `quit`").next().unwrap_or_default();
+        assert!(page.len() <= SUMMARY_OCTETS_MAX, "{} octets: {page}", page.len());
+    }
+}
+
+fn play(line: &mut Line, file: &str, names: &[(&str, String)]) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("console/dialogs").join(file);
     let text = fs::read_to_string(path).expect("the dialogue");
     for step in text.lines().filter(|step| !step.starts_with('#')) {
         let mut words = step.get(1..).expect("a letter").trim_start().to_owned();
@@ -59,9 +76,10 @@ fn wizard(folder: &Folder, term: &str, taking: Taking) -> Line {
         ("{backend}", backend.address.to_string()),
         ("{dead}", Backend::nowhere().to_string()),
     ];
-    play(&mut line, &names);
+    play(&mut line, "wizard.txt", &names);
     assert_eq!(line.end(), Some(0), "{}", line.all());
     line.assert_plain();
+    assert_short(&line.all());
     line
 }
 
@@ -101,6 +119,31 @@ fn a_dumb_and_slow_terminal_is_enough_for_the_wizard() {
     let folder = Folder::new("wizard-slow");
     let line = wizard(&folder, "dumb", Taking::Slowly);
     assert!(!line.all().contains('\u{1b}'), "{:?}", line.all());
+}
+
+#[test]
+fn what_the_world_says_otherwise_is_told_before_anything_is_committed() {
+    let folder = Folder::new("wizard-otherwise");
+    let own = Data::Address("127.0.0.1".parse().expect("an address"));
+    let dns = Dns::start(&[
+        ("mx.example.org", own),
+        ("1.0.0.127.in-addr.arpa", Data::Ptr("host1.provider.example")),
+    ]);
+    let backend = Backend::start(Manners::default());
+    let (into, state) = (folder.path("new"), folder.path("state"));
+    let (into, state) = (into.display().to_string(), state.display().to_string());
+    let words = ["wizard", "--into", &into, "--state", &state, "--by", &by(&folder)];
+    let mut line = Line::start("vt100", &words, Taking::AtOnce);
+    let names = [
+        ("{dns}", dns.address.to_string()),
+        ("{dead}", Backend::nowhere().to_string()),
+        ("{backend}", backend.address.to_string()),
+    ];
+    play(&mut line, "otherwise.txt", &names);
+    assert_eq!(line.end(), Some(1), "{}", line.all());
+    line.assert_plain();
+    assert!(!folder.path("said").exists() && !folder.path("state").exists());
+    assert_eq!(fs::read_dir(folder.path("new")).expect("an empty folder").count(), 0);
 }
 
 #[test]

@@ -22,7 +22,7 @@ mod ladder;
 mod limits;
 mod logs;
 mod machine;
-mod mirror;
+pub(crate) mod mirror;
 mod mx;
 mod offline;
 mod receive;

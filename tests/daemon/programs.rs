@@ -286,6 +286,7 @@ impl Daemon {
             .arg("--socket")
             .arg(self.folder.path("admin.sock"))
             .args(words)
+            .env("RINGPOST_STATE", self.folder.path("state"))
             .output()
             .expect("ringpost runs")
     }

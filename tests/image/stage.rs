@@ -157,6 +157,7 @@ pub(crate) fn inject(folder: &Folder, disk: &Path, files: &[(&str, &str)]) {
         let path = folder.path(name);
         std::fs::write(&path, content).expect("a file in the test's folder");
         let mut command = Command::new(program("ringpost"));
+        command.env("RINGPOST_STATE", folder.path("state"));
         let output = command.args(["inject", text(disk), "--file", text(&path)]).output();
         let output = output.expect("ringpost starts");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

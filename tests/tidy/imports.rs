@@ -16,7 +16,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("daemon/spool", &["engine"]),
     ("daemon/ringpostd", &["ebpf-common", "smtp", "engine", "spool", "hints", "control", "gate"]),
     ("image/init", &[]),
-    ("tools/console", &["control", "spool"]),
+    ("tools/console", &["control", "spool", "hints"]),
     ("tools/xtask", &[]),
     ("benches", &["smtp", "engine"]),
     (

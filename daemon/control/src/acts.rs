@@ -135,7 +135,7 @@ pub struct QueueAct {
     pub word: Text<NAME_OCTETS_MAX>,
 }
 
-/// How mail is turned away while accepting is suspended.
+/// Whether mail is taken, and how new mail is kept away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Accepting {
@@ -146,6 +146,16 @@ pub enum Accepting {
     Refuse,
     /// The port is closed: a switch takes the node out, new clients find nobody.
     Closed,
+    /// Mail is taken as ever; only the health page tells a switch to send nobody new.
+    Drain,
+}
+
+impl Accepting {
+    /// Whether a new client's mail is taken.
+    #[must_use]
+    pub const fn takes_mail(self) -> bool {
+        matches!(self, Self::Open | Self::Drain)
+    }
 }
 
 /// A standing order of the operator: it holds until it is taken back, over restarts too.
@@ -188,6 +198,20 @@ pub struct Rehearse {
     /// What the client says (base64), each piece when the one before is answered.
     #[serde(default)]
     pub said: List<Text<PART_OCTETS_MAX>, PIECES_MAX>,
+    /// Filled in by the daemon; never on the wire.
+    #[serde(skip)]
+    pub by_dns: ListedBy,
+}
+
+/// What DNS lists say of the client of a played session: asked by the daemon, never by the tool.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListedBy {
+    /// One of them says that it is never turned away.
+    pub allowed: bool,
+    /// The list by number, how far it goes, and for how many seconds it may be believed.
+    pub listed: Option<(u8, u8, u32)>,
+    /// What each said, in words.
+    pub said: Vec<String>,
 }
 
 /// What is looked up or tried.

@@ -35,8 +35,8 @@ mod codec;
 mod wire;
 
 pub use acts::{
-    Accepting, Act, ConfigAct, LogFilter, QueueAct, Rehearse, Rule, Test, TopsBy, TopsFilter,
-    WhyFilter,
+    Accepting, Act, ConfigAct, ListedBy, LogFilter, QueueAct, Rehearse, Rule, Test, TopsBy,
+    TopsFilter, WhyFilter,
 };
 pub use codec::{Decoder, Frame, TooLong, VERSION};
 pub use hint::{Hint, HintField};

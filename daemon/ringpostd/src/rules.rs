@@ -68,8 +68,12 @@ fn network_of(text: &str) -> Result<Network, String> {
     })
 }
 
-const ACCEPTING: [(Accepting, &str); 3] =
-    [(Accepting::Open, "open"), (Accepting::Refuse, "refuse"), (Accepting::Closed, "closed")];
+const ACCEPTING: [(Accepting, &str); 4] = [
+    (Accepting::Open, "open"),
+    (Accepting::Refuse, "refuse"),
+    (Accepting::Closed, "closed"),
+    (Accepting::Drain, "drain"),
+];
 
 impl Rules {
     /// Whether mail for this domain waits.

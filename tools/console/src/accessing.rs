@@ -8,7 +8,7 @@ use control::Role;
 use crate::access::{self, Login, Store};
 use crate::exit::{Exit, Trouble};
 use crate::page::{Align, Column, Page};
-use crate::row::{Row, argument, flag, option, row, text, usage};
+use crate::row::{Row, Word, argument, flag, option, row, text, usage};
 use crate::speaker;
 use crate::tty;
 
@@ -28,11 +28,13 @@ pub(crate) const ROWS: [Row; 5] = [
             arguments
         },
         local: Some(add),
+        audited: true,
         ..row("access add", "Let somebody log in; asks for the password twice")
     },
     Row {
         arguments: || vec![Arg::new("NAME").help("Whose; without it your own"), state()],
         local: Some(password),
+        audited: true,
         ..row("access password", "Set a password; asks for it twice")
     },
     Row {
@@ -42,6 +44,8 @@ pub(crate) const ROWS: [Row; 5] = [
             arguments
         },
         local: Some(remove),
+        audited: true,
+        word: Some(Word::Always("REMOVE")),
         ..row("access remove", "Let somebody log in no more")
     },
     Row {

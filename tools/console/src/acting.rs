@@ -6,7 +6,8 @@ use clap::{Arg, ArgMatches, value_parser};
 use control::{Accepting, Act, List, QueueAct, Request, Rule, Text};
 
 use crate::exit::{Exit, Trouble};
-use crate::row::{Row, argument, bounded, flag, option, optional, row, usage};
+use crate::row::{Row, Word, argument, bounded, flag, option, optional, perhaps, row, usage};
+use crate::speaker;
 
 /// The rows.
 pub(crate) const ROWS: [Row; 19] = [
@@ -31,16 +32,29 @@ pub(crate) const ROWS: [Row; 19] = [
     Row { request: |_| Ok(Request::Rules), ..row("rules", "All standing orders") },
     Row { request: |_| Ok(Request::Rules), ..row("blocks", "Who is blocked or let in") },
     Row {
-        arguments: || vec![flag("closed", "Close the port instead of saying 421")],
+        arguments: || {
+            let drain = flag("drain", "Take mail, and tell switches 503 on the health page");
+            let closed = flag("closed", "Close the port instead of saying 421");
+            vec![closed, drain.conflicts_with("closed")]
+        },
         request: |m| {
-            let closed = m.get_flag("closed");
-            let how = if closed { Accepting::Closed } else { Accepting::Refuse };
+            let how = match (m.get_flag("closed"), m.get_flag("drain")) {
+                (true, _) => Accepting::Closed,
+                (_, true) => Accepting::Drain,
+                _ => Accepting::Refuse,
+            };
             Ok(Request::Rule(Rule::Accepting(how)))
         },
         ..row("suspend accepting", "Take no mail; over restarts, until it is resumed")
     },
     Row {
-        request: |_| Ok(Request::Rule(Rule::Delivering(false))),
+        arguments: || vec![Arg::new("DOMAIN").help("To this domain only, as `queue hold`")],
+        request: |m| {
+            Ok(Request::Rule(match optional(m, "DOMAIN")? {
+                Some(domain) => Rule::HoldDomain(domain),
+                None => Rule::Delivering(false),
+            }))
+        },
         ..row("suspend delivering", "Begin no delivery; over restarts, until it is resumed")
     },
     Row {
@@ -48,7 +62,13 @@ pub(crate) const ROWS: [Row; 19] = [
         ..row("resume accepting", "Take mail again")
     },
     Row {
-        request: |_| Ok(Request::Rule(Rule::Delivering(true))),
+        arguments: || vec![Arg::new("DOMAIN").help("To this domain only, as `queue release`")],
+        request: |m| {
+            Ok(Request::Rule(match optional(m, "DOMAIN")? {
+                Some(domain) => Rule::ReleaseDomain(domain),
+                None => Rule::Delivering(true),
+            }))
+        },
         ..row("resume delivering", "Send mail on again")
     },
     Row {
@@ -125,19 +145,45 @@ pub(crate) fn typed<const MAX: usize>(
     if let Some(given) = optional(m, "yes")? {
         return Ok(given);
     }
+    // The daemon says no to him, and writes it down.
+    if !speaker::is_operator() {
+        ask_for(word, &format!("{what} cannot be taken back"))?;
+    }
+    Ok(Text::cut(word))
+}
+
+/// Asks whoever sits at the terminal for a word.
+pub(crate) fn ask_for(word: &str, why: &str) -> Result<(), Trouble> {
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {
-        let advice = format!("Say --yes {word}.");
-        return Err(usage(format!("{what} cannot be taken back"), advice));
+        return Err(usage(why, format!("Say --yes {word}.")));
     }
     let mut line = String::new();
-    let asked = write!(std::io::stdout(), "{what} cannot be taken back. Type {word} to do it: ")
+    let asked = write!(std::io::stdout(), "{why}. Type {word} to do it: ")
         .and_then(|()| std::io::stdout().flush())
         .and_then(|()| stdin.lock().read_line(&mut line));
     if asked.is_err() || line.trim() != word {
         return Err(Trouble::new(Exit::Refused, "nothing was done", ""));
     }
-    Ok(Text::cut(word))
+    Ok(())
+}
+
+/// The word of a row, from `--yes`, else from the terminal.
+pub(crate) fn confirmed(row: &Row, m: &ArgMatches) -> Result<(), Trouble> {
+    let word = match row.word {
+        Some(Word::Always(word)) => word,
+        Some(Word::Login(word)) if speaker::speaker().is_some() => word,
+        _ => return Ok(()),
+    };
+    match perhaps(m, "yes") {
+        Some(given) if given == word => Ok(()),
+        Some(_) => {
+            Err(Trouble::new(Exit::Refused, "nothing was done", format!("The word is {word}.")))
+        }
+        // As above.
+        None if speaker::is_operator() => Ok(()),
+        None => ask_for(word, &format!("{} wants a word", row.name)),
+    }
 }
 
 fn listed_arguments() -> Vec<Arg> {

@@ -9,7 +9,7 @@ use control::{ConfigAct, Request, Test, Text};
 
 use crate::exit::Trouble;
 use crate::machine;
-use crate::row::{Row, argument, bounded, option, row, text, usage};
+use crate::row::{Row, Word, argument, bounded, option, row, text, usage};
 
 /// The rows.
 pub(crate) const ROWS: [Row; 12] = [
@@ -93,12 +93,14 @@ pub(crate) const ROWS: [Row; 12] = [
             }))
         },
         appliance: Some(machine::config_commit),
+        audited: true,
         example: &["mx.toml", "--confirm", "5"],
         ..row("config commit", "Put a config in force, as a whole or not at all")
     },
     Row {
         request: |_| Ok(Request::Config(ConfigAct::Confirm)),
         appliance: Some(machine::config_confirm),
+        audited: true,
         ..row("config confirm", "What was put in force for some minutes stays")
     },
     Row {
@@ -111,6 +113,8 @@ pub(crate) const ROWS: [Row; 12] = [
             Ok(Request::Config(ConfigAct::Rollback(number)))
         },
         appliance: Some(machine::config_rollback),
+        audited: true,
+        word: Some(Word::Login("ROLLBACK")),
         ..row("config rollback", "Put a config of the history in force again")
     },
     Row {

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::exit::{Exit, Trouble};
 use crate::page::Page;
-use crate::row::{Row, argument, option, optional, row, text, usage};
+use crate::row::{Row, argument, dead, option, optional, row, text, usage};
 use crate::socket::Socket;
 use crate::story;
 use crate::talking::{ask, say, tell, unexpected};
@@ -25,6 +25,7 @@ pub(crate) const ROWS: [Row; 2] = [
             vec![
                 Arg::new("FILE").help("Where to; without it to standard output"),
                 option("kind", "KIND", "Only retry, health, offers, standing, ..."),
+                dead(),
             ]
         },
         talk: Some(dump),

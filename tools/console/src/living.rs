@@ -88,14 +88,19 @@ const FIGURES: [Figure; 9] = [
 
 fn live(socket: &mut Socket, m: &ArgMatches) -> Result<Exit, Trouble> {
     let asked_s = m.get_one::<u64>("every-s").copied();
+    let by = text(m, "by");
+    let by = by.and_then(|by| TopsBy::ALL.iter().find(|(_, name)| *name == by));
     if m.get_flag("screen") && tty::clever() {
-        let baud = tty::baud(m.get_one::<u32>("baud").copied());
-        return screen::show(socket, asked_s, m.get_one::<u64>("count").copied(), baud);
+        let of = screen::Of {
+            every_s: asked_s,
+            count: m.get_one::<u64>("count").copied(),
+            baud: tty::baud(m.get_one::<u32>("baud").copied()),
+            by: by.map(|(by, _)| TopsFilter { by: *by, seconds: of_s(m) }),
+        };
+        return screen::show(socket, &of);
     }
     let every_s = asked_s.unwrap_or(2);
     let count = m.get_one::<u64>("count").copied().unwrap_or(u64::MAX);
-    let by = text(m, "by");
-    let by = by.and_then(|by| TopsBy::ALL.iter().find(|(_, name)| *name == by));
     let every = Duration::from_secs(every_s);
     let mut before = if by.is_none() { Some(seen(socket, m)?) } else { None };
     for number in 0..count {
@@ -271,8 +276,12 @@ const TOPS: [Column; 7] = [
     ("", 0, Align::Left),
 ];
 
+fn of_s(m: &ArgMatches) -> u32 {
+    m.get_one::<u32>("of-s").copied().unwrap_or(60)
+}
+
 fn named(socket: &mut Socket, m: &ArgMatches, by: TopsBy) -> Result<(), Trouble> {
-    let seconds = m.get_one::<u32>("of-s").copied().unwrap_or(60);
+    let seconds = of_s(m);
     let Reply::Tops(tops) = ask(socket, &Request::Tops(TopsFilter { by, seconds }))? else {
         return Err(unexpected());
     };

@@ -18,7 +18,7 @@ use nix::unistd::geteuid;
 use crate::exit::{Exit, Trouble};
 use crate::flash;
 use crate::page::Page;
-use crate::row::{Row, bounded, flag, option, row};
+use crate::row::{Row, Word, bounded, flag, option, row};
 
 /// The rows of this group.
 pub(crate) const ROWS: [Row; 5] = [
@@ -43,6 +43,8 @@ pub(crate) const ROWS: [Row; 5] = [
         // As long as the daemon waits for init.
         wait_s: 930,
         example: &["http://192.0.2.80/ringpost-1.1.0.manifest"],
+        word: Some(Word::Login("UPGRADE")),
+        audited: true,
         ..row("upgrade", "Check a signed version, write it, start anew to try it")
     },
     Row {
@@ -53,15 +55,27 @@ pub(crate) const ROWS: [Row; 5] = [
             arguments
         },
         local: Some(flash::flash),
+        audited: true,
         ..row("flash", "Write an image to a disk, a stick or a file, and read it back")
     },
     Row {
         arguments: seed_arguments,
         local: Some(flash::inject),
+        audited: true,
         ..row("inject", "Put config files on a disk or a stick, in an image or a file")
     },
-    Row { local: Some(reboot), ..row("reboot", "Drain, then start the machine anew") },
-    Row { local: Some(power_off), ..row("poweroff", "Drain, then switch off") },
+    Row {
+        local: Some(reboot),
+        word: Some(Word::Login("REBOOT")),
+        audited: true,
+        ..row("reboot", "Drain, then start the machine anew")
+    },
+    Row {
+        local: Some(power_off),
+        word: Some(Word::Login("POWEROFF")),
+        audited: true,
+        ..row("poweroff", "Drain, then switch off")
+    },
 ];
 
 fn seed_arguments() -> Vec<Arg> {

@@ -21,6 +21,10 @@ mod access;
 
 mod speaker;
 
+mod audit;
+
+mod remains;
+
 mod socket;
 
 mod status;

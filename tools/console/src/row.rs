@@ -32,10 +32,31 @@ pub(crate) struct Row {
     pub(crate) by_socket: bool,
     /// Seconds the answer may take, unless the command line says otherwise.
     pub(crate) wait_s: u64,
+    /// The word that must be typed before.
+    pub(crate) word: Option<Word>,
+    /// What is done here, not by the daemon, is written to the audit log.
+    pub(crate) audited: bool,
     /// What asks more than one question; then nothing else is asked.
     pub(crate) talk: Option<Talk>,
     /// Arguments that make a sound line, for the tests and the help.
     pub(crate) example: &'static [&'static str],
+}
+
+/// The word for what ends something, or cannot be taken back. `--yes WORD` says it for scripts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Word {
+    /// Whoever does it.
+    Always(&'static str),
+    /// By whoever logged in on a line: on the appliance everybody has.
+    Login(&'static str),
+}
+
+impl Word {
+    pub(crate) const fn text(self) -> &'static str {
+        match self {
+            Self::Always(word) | Self::Login(word) => word,
+        }
+    }
 }
 
 /// A command that asks more than one question and prints by itself.
@@ -58,9 +79,24 @@ pub(crate) const fn row(name: &'static str, help: &'static str) -> Row {
         appliance: None,
         by_socket: false,
         wait_s: 30,
+        word: None,
+        audited: false,
         talk: None,
         example: &[],
     }
+}
+
+/// The option of commands about hints that work on a dead daemon's file too; see [`DEAD`].
+pub(crate) fn dead() -> Arg {
+    option("file", "FILE", "A dead daemon's file of hints: `[hints] file`").id(DEAD)
+}
+
+/// The id of that option.
+pub(crate) const DEAD: &str = "dead";
+
+/// An option that not every command has.
+pub(crate) fn perhaps<'m>(matches: &'m ArgMatches, name: &str) -> Option<&'m str> {
+    matches.try_get_one::<String>(name).ok().flatten().map(String::as_str)
 }
 
 /// The page of a reply by its kind.
@@ -68,7 +104,7 @@ fn page_of(page: &mut Page, reply: &Reply) -> Option<Exit> {
     match reply {
         Reply::Done { message } => page.paragraph(0, message),
         Reply::Version(info) => status::version(page, info),
-        Reply::Status(info) => status::status(page, info, &[]),
+        Reply::Status(info) => status::status(page, info, None, &[]),
         Reply::Ledger(ledger) => {
             status::ledger(page, ledger);
             if ledger.difference() != 0 {

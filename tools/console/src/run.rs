@@ -2,16 +2,19 @@
 
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
+use std::path::Path;
 use std::time::Duration;
 
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 use control::{Failure, FailureCode, Frame, Reply};
 
+use crate::acting;
+use crate::audit;
 use crate::exit::{Exit, Trouble};
 use crate::machine;
 use crate::page::Page;
-use crate::row::{Local, Row};
+use crate::row::{DEAD, Local, Row, Word, perhaps};
 use crate::slow::lines_that_fit;
 use crate::socket::{self, Socket};
 use crate::speaker;
@@ -24,7 +27,8 @@ const FOLLOW_EVERY: Duration = Duration::from_millis(500);
 
 /// Does what the command line says.
 pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> Result<Exit, Trouble> {
-    let matches = match table::command().try_get_matches_from(arguments) {
+    let arguments: Vec<OsString> = arguments.collect();
+    let matches = match table::command().try_get_matches_from(&arguments) {
         Ok(matches) => matches,
         Err(error) => {
             let wrong = error.use_stderr();
@@ -35,8 +39,11 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> Result<Exit, Tro
     };
     let (row, matches) = chosen(&matches);
     let of_init = of_init(row, matches).is_some();
-    speaker::may(row.name, row.local.is_some() || row.talk.is_some() || of_init)?;
-    let done = act(row, matches);
+    let here = row.local.is_some() || of_init || perhaps(matches, DEAD).is_some();
+    let done = speaker::may(row.name, here || row.talk.is_some())
+        .and_then(|()| acting::confirmed(row, matches))
+        .and_then(|()| if here { write_down(row, matches, &arguments) } else { Ok(()) })
+        .and_then(|()| act(row, matches));
     if let Err(trouble) = &done
         && matches.get_flag("json")
         && !trouble.printed
@@ -51,6 +58,16 @@ fn of_init(row: &Row, matches: &ArgMatches) -> Option<Local> {
     let named = || matches.get_one::<String>("socket").is_some() || !machine::is_root();
     let ours = machine::is_appliance() && !(row.by_socket && named());
     row.appliance.filter(|_| ours)
+}
+
+/// What is about to be done here, to the audit log.
+fn write_down(row: &Row, matches: &ArgMatches, arguments: &[OsString]) -> Result<(), Trouble> {
+    if !row.audited {
+        return Ok(());
+    }
+    let written = audit::write(perhaps(matches, "state"), &audit::line(arguments));
+    let stops = matches!(row.word, Some(Word::Login("REBOOT" | "POWEROFF")));
+    written.or_else(|trouble| if stops { Ok(()) } else { Err(trouble) })
 }
 
 /// Does what a row says.
@@ -72,7 +89,11 @@ fn act(row: &Row, matches: &ArgMatches) -> Result<Exit, Trouble> {
     let named = matches.get_one::<String>("socket").map(OsString::from);
     let mut request = (row.request)(matches)?;
     let path = socket::path(named.as_ref());
-    let mut socket = Socket::connect(&path, Duration::from_secs(wait_s))?;
+    let mut socket = match perhaps(matches, DEAD) {
+        Some(file) => Socket::of_file(Path::new(file))?,
+        None => Socket::connect(&path, Duration::from_secs(wait_s))
+            .map_err(|trouble| or_of_file(row, trouble))?,
+    };
     if let Some(talk) = row.talk {
         return talk(&mut socket, matches);
     }
@@ -107,6 +128,15 @@ fn act(row: &Row, matches: &ArgMatches) -> Result<Exit, Trouble> {
         }
         goes_on = true;
     }
+}
+
+/// Of a dead daemon some things can be read all the same.
+fn or_of_file(row: &Row, mut trouble: Trouble) -> Trouble {
+    let has = (row.arguments)().iter().any(|argument| argument.get_id() == DEAD);
+    if has && trouble.exit == Exit::NoDaemon {
+        trouble.advice.push_str(" A dead daemon's hints: --file FILE.");
+    }
+    trouble
 }
 
 /// What is printed: the reply itself as JSON, or the page of the row.

@@ -8,7 +8,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use control::{Reply, Request, Status};
+use control::{Reply, Request, Status, Tops, TopsBy, TopsFilter};
 use ratatui::backend::{Backend, ClearType, WindowSize};
 use ratatui::buffer::{Buffer, Cell};
 use ratatui::layout::{Position, Rect, Size};
@@ -32,6 +32,9 @@ const COLUMNS: usize = 79;
 const FIRST_OCTETS_MAX: usize = 1_300;
 #[cfg(test)]
 const UPDATE_OCTETS_MAX: usize = 460;
+/// One in which each name's counts have changed.
+#[cfg(test)]
+const RANKING_OCTETS_MAX: usize = 600;
 /// Cores that are shown.
 const CORES: usize = 7;
 /// Reasons that are shown.
@@ -133,8 +136,21 @@ impl Backend for Vt100 {
     }
 }
 
+/// Which screen, how often.
+pub(crate) struct Of {
+    /// Seconds between two; else as the line is.
+    pub(crate) every_s: Option<u64>,
+    /// So many, then the end.
+    pub(crate) count: Option<u64>,
+    /// The line's speed.
+    pub(crate) baud: Option<u32>,
+    /// By client, next hop or domain, in the place of the reasons.
+    pub(crate) by: Option<TopsFilter>,
+}
+
 /// What stands on the screen.
 struct Facts {
+    tops: Option<(&'static str, Box<Tops>)>,
     status: Box<Status>,
     before: Samples,
     now: Samples,
@@ -152,20 +168,29 @@ fn pause(asked_s: Option<u64>, baud: Option<u32>, octets: usize) -> Duration {
     wanted.max(Duration::from_millis(bits / u64::from(baud.max(1))))
 }
 
+fn alien() -> Trouble {
+    Trouble::new(Exit::Protocol, "the daemon answered something else", "")
+}
+
+/// Who it is, where it goes: counts with their name.
+fn tops(
+    socket: &mut Socket,
+    by: Option<TopsFilter>,
+) -> Result<Option<(&'static str, Box<Tops>)>, Trouble> {
+    let Some(filter) = by else { return Ok(None) };
+    let name = TopsBy::ALL.iter().find(|(by, _)| *by == filter.by).map_or("", |(_, name)| name);
+    let (_, Reply::Tops(tops)) = socket.ask(&Request::Tops(filter))? else { return Err(alien()) };
+    Ok(Some((name, tops)))
+}
+
 fn ask(socket: &mut Socket) -> Result<(Box<Status>, Samples), Trouble> {
-    let alien = || Trouble::new(Exit::Protocol, "the daemon answered something else", "");
     let (_, Reply::Status(status)) = socket.ask(&Request::Status)? else { return Err(alien()) };
     let (_, Reply::Metrics(page)) = socket.ask(&Request::Metrics)? else { return Err(alien()) };
     Ok((status, samples(&page.text)))
 }
 
 /// Draws until `q`, or so many times.
-pub(crate) fn show(
-    socket: &mut Socket,
-    asked_s: Option<u64>,
-    count: Option<u64>,
-    baud: Option<u32>,
-) -> Result<Exit, Trouble> {
+pub(crate) fn show(socket: &mut Socket, of: &Of) -> Result<Exit, Trouble> {
     let broken = |error: io::Error| Trouble::new(Exit::Refused, format!("screen: {error}"), "");
     let viewport = Viewport::Fixed(Rect::new(0, 0, WIDTH, HEIGHT));
     let backend = Vt100 { out: Vec::new(), at: None, sent: 0, print: tty::print };
@@ -181,16 +206,17 @@ pub(crate) fn show(
     let (mut octets, mut drawn) = (0, 0);
     loop {
         let (status, now) = ask(socket)?;
+        let tops = tops(socket, of.by)?;
         let seconds = since.elapsed().as_secs_f64().max(0.001);
         since = Instant::now();
-        let every = pause(asked_s, baud, octets);
-        let facts = Facts { status, before, now, seconds, octets, every };
+        let every = pause(of.every_s, of.baud, octets);
+        let facts = Facts { tops, status, before, now, seconds, octets, every };
         terminal.draw(|frame| draw(frame.buffer_mut(), &facts)).map_err(broken)?;
         octets = std::mem::take(&mut terminal.backend_mut().sent);
         drawn += 1;
         before = facts.now;
-        let ends = count.is_some_and(|count| drawn >= count);
-        if ends || !wait(&mut terminal, pause(asked_s, baud, octets)).map_err(broken)? {
+        let ends = of.count.is_some_and(|count| drawn >= count);
+        if ends || !wait(&mut terminal, pause(of.every_s, of.baud, octets)).map_err(broken)? {
             break;
         }
     }
@@ -231,6 +257,17 @@ fn rule(to: &mut Buffer, row: &mut u16, title: &str) {
     let block = Block::new().borders(Borders::TOP).border_set(LINES).title(format!(" {title} "));
     block.render(Rect::new(0, *row, WIDTH - 1, 1), to);
     *row += 1;
+}
+
+/// Clients, next hops or domains, the busiest first.
+fn ranking(to: &mut Buffer, row: &mut u16, name: &str, tops: &Tops) {
+    rule(to, row, &format!("by {name}, last {}", span(tops.seconds)));
+    put(to, row, "   conn    acc    ref   sent    def");
+    for top in tops.rows.iter() {
+        let counts = [top.connected, top.accepted, top.refused, top.relayed, top.deferred];
+        let counts: String = counts.iter().map(|count| format!("{count:>7}")).collect();
+        put(to, row, &format!("{counts} {}", &*top.name));
+    }
 }
 
 fn draw(to: &mut Buffer, facts: &Facts) {
@@ -277,9 +314,14 @@ fn draw(to: &mut Buffer, facts: &Facts) {
         );
         put(to, &mut row, &line);
     }
-    rule(to, &mut row, "refused and deferred since the last screen");
-    for (count, what) in reasons(&facts.before, &facts.now).iter().take(REASONS) {
-        put(to, &mut row, &format!("{count:>10.0} {what}"));
+    match &facts.tops {
+        Some((name, tops)) => ranking(to, &mut row, name, tops),
+        None => {
+            rule(to, &mut row, "refused and deferred since the last screen");
+            for (count, what) in reasons(&facts.before, &facts.now).iter().take(REASONS) {
+                put(to, &mut row, &format!("{count:>10.0} {what}"));
+            }
+        }
     }
     let (every, octets) = (facts.every.as_secs(), facts.octets);
     let foot = format!("q ends, ctrl-L draws anew; every {every} s; {octets} octets");
@@ -289,9 +331,9 @@ fn draw(to: &mut Buffer, facts: &Facts) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use control::{Core, List};
+    use control::{Core, List, Text, Top};
 
-    fn facts(n: u32) -> Facts {
+    fn facts(n: u32, with_tops: bool) -> Facts {
         let core = |core| Core { core, sessions: 10 * n, accepted: 1000, ..Core::default() };
         let cores = List::cut([0, 1].map(core));
         let status = Status { cores, uptime_s: 3 * u64::from(n), ..Status::default() };
@@ -301,30 +343,40 @@ mod tests {
         };
         let every = Duration::from_secs(5);
         let (before, now) = (page(n), page(n + n));
-        Facts { status: Box::new(status), before, now, seconds: 1.0, octets: 400, every }
+        let rows = (0..40).map(|m| Top {
+            name: Text::cut(&format!("192.0.2.{m}")),
+            accepted: u64::from(m * n),
+            ..Top::default()
+        });
+        let rows = List::cut(rows);
+        let tops = Tops { seconds: 60, rows, left_out: 0 };
+        let tops = with_tops.then(|| ("peer", Box::new(tops)));
+        Facts { tops, status: Box::new(status), before, now, seconds: 1.0, octets: 400, every }
     }
 
     /// Octets of the first screen and of an update, as the line gets them.
     #[test]
     fn screens_keep_to_their_budget_and_to_seven_bits() {
-        let viewport = Viewport::Fixed(Rect::new(0, 0, WIDTH, HEIGHT));
-        let backend =
-            Vt100 { out: Vec::new(), at: None, sent: 0, print: |text| assert!(text.is_ascii()) };
-        let options = TerminalOptions { viewport };
-        let mut terminal = Terminal::with_options(backend, options).unwrap();
-        let mut buffer = Buffer::empty(Rect::new(0, 0, WIDTH, HEIGHT));
-        draw(&mut buffer, &facts(1));
-        for y in 0..HEIGHT {
-            assert_eq!(buffer[(WIDTH - 1, y)].symbol(), " ", "the last column stays empty");
+        for (with_tops, update_max) in [(false, UPDATE_OCTETS_MAX), (true, RANKING_OCTETS_MAX)] {
+            let viewport = Viewport::Fixed(Rect::new(0, 0, WIDTH, HEIGHT));
+            let print = |text: &str| assert!(text.is_ascii());
+            let backend = Vt100 { out: Vec::new(), at: None, sent: 0, print };
+            let options = TerminalOptions { viewport };
+            let mut terminal = Terminal::with_options(backend, options).unwrap();
+            let mut buffer = Buffer::empty(Rect::new(0, 0, WIDTH, HEIGHT));
+            draw(&mut buffer, &facts(1, with_tops));
+            for y in 0..HEIGHT {
+                assert_eq!(buffer[(WIDTH - 1, y)].symbol(), " ", "the last column stays empty");
+            }
+            let mut sizes = Vec::new();
+            for n in [1, 2, 2] {
+                terminal.draw(|frame| draw(frame.buffer_mut(), &facts(n, with_tops))).unwrap();
+                sizes.push(std::mem::take(&mut terminal.backend_mut().sent));
+            }
+            assert!(sizes[0] <= FIRST_OCTETS_MAX, "{sizes:?}");
+            assert!(sizes[1] <= update_max, "{sizes:?}");
+            assert_eq!(sizes[2], 0, "what is the same is not sent");
         }
-        let mut sizes = Vec::new();
-        for n in [1, 2, 2] {
-            terminal.draw(|frame| draw(frame.buffer_mut(), &facts(n))).unwrap();
-            sizes.push(std::mem::take(&mut terminal.backend_mut().sent));
-        }
-        assert!(sizes[0] <= FIRST_OCTETS_MAX, "{sizes:?}");
-        assert!(sizes[1] <= UPDATE_OCTETS_MAX, "{sizes:?}");
-        assert_eq!(sizes[2], 0, "what is the same is not sent");
     }
 
     #[test]

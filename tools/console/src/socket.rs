@@ -1,4 +1,5 @@
-//! The admin socket: which one, and one request and one reply at a time.
+//! The admin socket: which one, and one request and one reply at a time. Or a dead daemon's file
+//! of hints, which answers as the daemon would.
 //!
 //! *Failure*: each says what to do: start the daemon, be another user, wait.
 
@@ -11,21 +12,28 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use control::limits::REPLY_OCTETS_MAX;
-use control::{Decoder, Frame, Reply, Request, read_reply, write_request};
+use control::{Decoder, Frame, Reply, Request, read_reply, write_reply, write_request};
 
 use crate::exit::{Exit, Trouble};
+use crate::remains::Remains;
 use crate::speaker;
 
 const HERE: &str = "./var/admin.sock";
 const SYSTEM: &str = "/run/ringpost/admin.sock";
 const READ_OCTETS: usize = 16 * 1024;
 
-/// A connection to the daemon.
+/// Whoever answers.
 #[derive(Debug)]
 pub(crate) struct Socket {
-    stream: UnixStream,
+    end: End,
     decoder: Decoder,
     path: PathBuf,
+}
+
+#[derive(Debug)]
+enum End {
+    Daemon(UnixStream),
+    File(Remains),
 }
 
 /// The socket that is meant: named, else from the environment, else the first default that exists.
@@ -39,6 +47,18 @@ pub(crate) fn path(named: Option<&OsString>) -> PathBuf {
 }
 
 impl Socket {
+    fn new(end: End, path: &Path) -> Self {
+        Self { end, decoder: Decoder::new(REPLY_OCTETS_MAX), path: path.to_owned() }
+    }
+
+    /// A dead daemon's file of hints.
+    ///
+    /// # Errors
+    /// As [`Remains::open`].
+    pub(crate) fn of_file(path: &Path) -> Result<Self, Trouble> {
+        Ok(Self::new(End::File(Remains::open(path)?), path))
+    }
+
     /// Connects, or says why not.
     pub(crate) fn connect(path: &Path, wait: Duration) -> Result<Self, Trouble> {
         let stream = UnixStream::connect(path).map_err(|error| explain(path, &error))?;
@@ -47,8 +67,7 @@ impl Socket {
             .set_read_timeout(wait)
             .and_then(|()| stream.set_write_timeout(wait))
             .map_err(|error| broken(path, &error.to_string()))?;
-        let mut socket =
-            Self { stream, decoder: Decoder::new(REPLY_OCTETS_MAX), path: path.to_owned() };
+        let mut socket = Self::new(End::Daemon(stream), path);
         if let Some(speaker) = speaker::speaker() {
             let (_, reply) = socket.ask(&Request::As(speaker))?;
             if !matches!(reply, Reply::Done { .. }) {
@@ -64,32 +83,26 @@ impl Socket {
         let octets = write_request(request).map_err(|error| {
             Trouble::new(Exit::Usage, format!("the request is {error}"), "use shorter arguments")
         })?;
-        // A daemon that refuses this user may have answered and closed already: read first, then
-        // complain about the write.
-        let written = self.stream.write_all(&octets);
-        let mut buffer = vec![0; READ_OCTETS];
-        let frame = loop {
-            let popped = self.decoder.pop();
-            if let Some(frame) = popped.map_err(|error| self.alien(&error.to_string()))? {
-                break frame;
-            }
-            match self.stream.read(&mut buffer) {
-                Ok(0) => return Err(broken(&self.path, "the daemon closed the connection")),
-                Ok(n) => self.decoder.push(&buffer[..n]),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    return Err(Trouble::new(
-                        Exit::NoDaemon,
-                        format!("no answer at {} in time", self.path.display()),
-                        "Is the daemon busy or stuck? Its log says so; --timeout-s waits longer.",
-                    ));
-                }
-                Err(error) => {
-                    let error = written.err().unwrap_or(error);
-                    return Err(broken(&self.path, &error.to_string()));
-                }
+        let stream = match &mut self.end {
+            End::Daemon(stream) => stream,
+            End::File(file) => {
+                self.decoder.push(&write_reply(&file.answer(request)));
+                let popped = self.decoder.pop().map_err(|error| self.alien(&error.to_string()))?;
+                let frame = popped.ok_or_else(|| self.alien("no reply"))?;
+                let reply = read_reply(&frame).map_err(|error| self.alien(&error.to_string()))?;
+                return Ok((frame, reply));
             }
         };
+        let frame = read_frame(stream, &octets, &mut self.decoder);
+        let frame = frame.map_err(|fault| match fault {
+            Fault::Broken(what) => broken(&self.path, &what),
+            Fault::Late => Trouble::new(
+                Exit::NoDaemon,
+                format!("no answer at {} in time", self.path.display()),
+                "Is the daemon busy or stuck? Its log says so; --timeout-s waits longer.",
+            ),
+            Fault::Alien(what) => self.alien(&what),
+        })?;
         let reply = read_reply(&frame).map_err(|error| self.alien(&error.to_string()))?;
         Ok((frame, reply))
     }
@@ -100,6 +113,40 @@ impl Socket {
             format!("the answer at {} makes no sense: {error}", self.path.display()),
             "Use the ringpost that came with the daemon, and the daemon's admin socket.",
         )
+    }
+}
+
+/// Why there is no frame.
+enum Fault {
+    Broken(String),
+    Late,
+    Alien(String),
+}
+
+/// Asks; the frame that comes back.
+fn read_frame(
+    stream: &mut UnixStream,
+    request: &[u8],
+    decoder: &mut Decoder,
+) -> Result<Frame, Fault> {
+    // A daemon that refuses this user may have answered and closed already: read first, then
+    // complain about the write.
+    let written = stream.write_all(request);
+    let mut buffer = vec![0; READ_OCTETS];
+    loop {
+        if let Some(frame) = decoder.pop().map_err(|error| Fault::Alien(error.to_string()))? {
+            return Ok(frame);
+        }
+        match stream.read(&mut buffer) {
+            Ok(0) => return Err(Fault::Broken("the daemon closed the connection".to_owned())),
+            Ok(n) => decoder.push(&buffer[..n]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(Fault::Late),
+            Err(error) => {
+                let error = written.err().unwrap_or(error);
+                return Err(Fault::Broken(error.to_string()));
+            }
+        }
     }
 }
 

@@ -11,8 +11,11 @@ use crate::exit::{Exit, Trouble};
 pub(crate) const VARIABLE: &str = "RINGPOST_AS";
 
 /// What operators may of what is done without the daemon, or in more than one question.
-const OPERATORS: [&str; 15] = [
+const OPERATORS: [&str; 18] = [
     "shell",
+    "test send",
+    "hints list",
+    "hints get",
     "live",
     "session",
     "spool list",
@@ -44,13 +47,17 @@ pub(crate) fn value(speaker: &Speaker) -> String {
     format!("{} {} {}", speaker.role.name(), &*speaker.name, &*speaker.line)
 }
 
+/// Whether an operator logged in.
+pub(crate) fn is_operator() -> bool {
+    speaker().is_some_and(|speaker| speaker.role == Role::Operator)
+}
+
 /// Refuses an operator what only an admin may.
 ///
 /// # Errors
 /// That, with its name.
 pub(crate) fn may(name: &str, is_here: bool) -> Result<(), Trouble> {
-    let operator = speaker().is_some_and(|speaker| speaker.role == Role::Operator);
-    if operator && is_here && !OPERATORS.contains(&name) {
+    if is_operator() && is_here && !OPERATORS.contains(&name) {
         return Err(denied(name));
     }
     Ok(())

@@ -24,6 +24,7 @@ use ::spool::survey::{Damage, DamageKind};
 use clap::ArgMatches;
 use serde_json::{Value, json};
 
+use crate::audit;
 use crate::exit::{Exit, Trouble};
 use crate::page::{Align, Column, Page};
 use crate::text::{size, wall};
@@ -415,6 +416,9 @@ pub(crate) fn repair(page: &mut Page, m: &ArgMatches) -> Result<Exit, Trouble> {
         }
         return Ok(exit_of(&rehearsed.report, &rehearsed.lost));
     }
+    let places: Vec<&str> =
+        m.get_many::<String>("PLACE").into_iter().flatten().map(String::as_str).collect();
+    audit::write(None, &format!("spool repair --yes {}", places.join(" ")))?;
     let done = mend(set_of(m, |device| device)?)?;
     if !as_json(page, m, "spool-repair", || done.json()) {
         for damage in &done.healed {

@@ -31,7 +31,12 @@ const CORES: [Column; 9] = [
 const STUCK_MS: u64 = 2_000;
 
 /// `status`.
-pub(crate) fn status(page: &mut Page, status: &Status, health: &[(String, String)]) {
+pub(crate) fn status(
+    page: &mut Page,
+    status: &Status,
+    ledger: Option<&Ledger>,
+    health: &[(String, String)],
+) {
     for alarm in status.alarms.iter() {
         page.paragraph(0, &format!("ALARM {}", &**alarm));
     }
@@ -72,6 +77,9 @@ pub(crate) fn status(page: &mut Page, status: &Status, health: &[(String, String
         })
         .collect();
     page.field("accepted/s", &format!("{} over 1, 5, 15 minutes", rates.join(" ")));
+    if let Some(ledger) = ledger {
+        page.field("ledger", &books(ledger));
+    }
     let (free, all) = (size(status.spool_free_octets), size(status.spool_octets));
     page.field("spool", &format!("{free} of {all} free, durability {}", &*status.durability));
     let listeners: Vec<&str> = status.listeners.iter().map(|line| &**line).collect();
@@ -120,6 +128,26 @@ fn cores(page: &mut Page, status: &Status) {
 
 fn ms(us: u64) -> String {
     format!("{}.{}", us / 1_000, us / 100 % 10)
+}
+
+/// The ledger in a line, in recipients.
+fn books(ledger: &Ledger) -> String {
+    let state = match ledger.difference() {
+        0 => "balances".to_owned(),
+        difference => format!("DOES NOT BALANCE by {difference}"),
+    };
+    let outs = [
+        ("delivered", ledger.delivered),
+        ("handed over", ledger.handed_over),
+        ("bounced", ledger.bounced),
+        ("double bounces", ledger.double_bounces),
+        ("removed", ledger.removed),
+        ("held", ledger.held),
+        ("queued", ledger.queued),
+    ];
+    let outs = outs.into_iter().filter(|(_, count)| *count != 0);
+    let outs: String = outs.map(|(name, count)| format!(", {count} {name}")).collect();
+    format!("{state}: {} in{outs}", ledger.accepted.saturating_add(ledger.generated))
 }
 
 /// `ledger`; whether it balances.

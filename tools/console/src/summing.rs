@@ -35,11 +35,12 @@ pub(crate) const ROWS: [Row; 1] = [Row {
 /// Messages on a page: their domains are told.
 const PAGE: u16 = 100;
 
-const COLUMNS: [Column; 5] = [
+const COLUMNS: [Column; 6] = [
     ("messages", 9, Align::Right),
     ("rcpts", 7, Align::Right),
     ("size", 6, Align::Right),
     ("oldest", 7, Align::Right),
+    ("newest", 7, Align::Right),
     ("", 0, Align::Left),
 ];
 
@@ -50,10 +51,15 @@ struct Sum {
     recipients: u64,
     octets: u64,
     oldest_s: u64,
+    newest_s: u64,
 }
 
 impl Sum {
     fn add(&mut self, entry: &QueueEntry, recipients: u32) {
+        self.newest_s = match self.messages {
+            0 => entry.age_s,
+            _ => self.newest_s.min(entry.age_s),
+        };
         self.messages += 1;
         self.recipients += u64::from(recipients);
         self.octets += entry.size_octets;
@@ -150,7 +156,7 @@ fn table(page: &mut Page, what: &'static str, sums: &HashMap<String, Sum>, top: 
         return;
     }
     let mut columns = COLUMNS;
-    columns[4].0 = what;
+    columns[5].0 = what;
     page.line("");
     page.head(&columns);
     for (name, sum) in sorted(sums).into_iter().take(top) {
@@ -159,6 +165,7 @@ fn table(page: &mut Page, what: &'static str, sums: &HashMap<String, Sum>, top: 
             sum.recipients.to_string(),
             size(sum.octets),
             span(sum.oldest_s),
+            span(sum.newest_s),
             name.clone(),
         ];
         page.row(&columns, &cells);
@@ -174,6 +181,7 @@ fn facts(summary: &Summary, sums: &Sums) -> Value {
             json!({
                 key: name, "messages": sum.messages, "recipients": sum.recipients,
                 "octets": sum.octets, "oldest_s": sum.oldest_s,
+                "newest_s": sum.newest_s,
             })
         };
         sorted(sums).into_iter().map(fact).collect()

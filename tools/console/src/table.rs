@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::exit::{Exit, Trouble};
 use crate::page::Page;
-use crate::row::{Row, bounded, flag, option, optional, row, text, usage};
+use crate::row::{Row, Word, bounded, dead, flag, option, optional, row, text, usage};
 use crate::{
     accessing, acting, configuring, keeping, ladder, living, looking, machine, spool, summing,
     talking, wizard,
@@ -23,7 +23,7 @@ pub(crate) const GROUPS: [(&str, &str); 10] = [
     ("test", "Try the DNS, next hops, the whole way"),
     ("log", "The logs"),
     ("hints", "What is remembered and may be lost: retry times, health, rates"),
-    ("spool", "A spool that no daemon holds; and devices of the one that it does"),
+    ("spool", "A spool that no daemon holds; devices of one that is held"),
     ("xdp", "Who is turned away, by the daemon and before the TCP stack"),
     ("access", "Who may log in on the line"),
     ("config", "The config: look, check, put in force, take back"),
@@ -69,6 +69,7 @@ const ROWS: [Row; 21] = [
     },
     Row {
         request: |_| Ok(Request::Drain),
+        word: Some(Word::Always("DRAIN")),
         ..row("drain", "Take no more connections, finish what is open, stop")
     },
     Row {
@@ -86,14 +87,15 @@ const ROWS: [Row; 21] = [
         ..row("hints list", "Hints that count now")
     },
     Row {
-        arguments: hint_arguments,
+        arguments: hint_or_dead,
         example: &["retry", "k"],
         request: |m| hint_key(m).map(Request::HintsGet),
         ..row("hints get", "One hint with its fields")
     },
     Row {
-        arguments: hint_arguments,
+        arguments: hint_or_dead,
         example: &["retry", "k"],
+        audited: true,
         request: |m| hint_key(m).map(Request::HintsDelete),
         ..row("hints delete", "Forget one hint, so that what it holds back is tried at once")
     },
@@ -104,6 +106,8 @@ const ROWS: [Row; 21] = [
         ..row("hints set", "Set fields of one hint; it is made if there is none")
     },
     Row {
+        arguments: || vec![dead()],
+        audited: true,
         request: |_| Ok(Request::HintsTidy),
         ..row("hints tidy", "Drop what has expired; it is never used anyway")
     },
@@ -124,6 +128,7 @@ const ROWS: [Row; 21] = [
             arguments
         },
         local: Some(spool::export),
+        audited: true,
         ..row("spool export", "Write one message (RFC 5322) and its envelope to files")
     },
     Row {
@@ -188,7 +193,12 @@ fn subcommand(row: &Row) -> Command {
         [] => String::new(),
         example => format!("Example: ringpost {} {}", row.name, example.join(" ")),
     };
-    Command::new(name).about(row.help).args((row.arguments)()).after_help(example)
+    let mut arguments = (row.arguments)();
+    if let Some(word) = row.word {
+        let help = format!("For scripts: the word that is asked for, {}", word.text());
+        arguments.push(Arg::new("yes").long("yes").value_name("WORD").help(help));
+    }
+    Command::new(name).about(row.help).args(arguments).after_help(example)
 }
 
 fn commands(page: &mut Page, _: &ArgMatches) -> Result<Exit, Trouble> {
@@ -286,6 +296,7 @@ fn hints_list_arguments() -> Vec<Arg> {
         option("cursor", "N", "Continue from here").value_parser(value_parser!(u64)),
         count_argument(),
         flag("all", "Every page"),
+        dead(),
     ]
 }
 
@@ -310,6 +321,12 @@ fn hint_arguments() -> Vec<Arg> {
         Arg::new("KIND").required(true).help("retry, health, offers, note, standing, ..."),
         key.help("A domain or host, 192.0.2.1, 2001:db8::/64, a message id"),
     ]
+}
+
+fn hint_or_dead() -> Vec<Arg> {
+    let mut arguments = hint_arguments();
+    arguments.push(dead());
+    arguments
 }
 
 fn hint_key(m: &ArgMatches) -> Result<HintKey, Trouble> {

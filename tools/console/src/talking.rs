@@ -6,7 +6,7 @@ use std::path::Path;
 
 use clap::{Arg, ArgMatches, value_parser};
 use control::octets::{from_base64, to_base64};
-use control::{ConfigAct, List, Part, Rehearse, Reply, Request, Text};
+use control::{ConfigAct, List, ListedBy, Part, Rehearse, Reply, Request, Text};
 use serde_json::{Value, json};
 
 use crate::exit::{Exit, Trouble};
@@ -119,7 +119,9 @@ fn session(socket: &mut Socket, m: &ArgMatches) -> Result<Exit, Trouble> {
     loop {
         let pieces = List::try_from(said.clone());
         let pieces = pieces.map_err(|_| usage("too much was said", "Play less at once."))?;
-        let request = Request::Session(Rehearse { from: from.clone(), listener, said: pieces });
+        let by_dns = ListedBy::default();
+        let played = Rehearse { from: from.clone(), listener, said: pieces, by_dns };
+        let request = Request::Session(played);
         let (part, out) = part(socket, &request)?;
         let new_notes: Vec<&str> = part.notes.iter().skip(noted).map(|note| &**note).collect();
         let new = String::from_utf8_lossy(out.get(printed..).unwrap_or_default()).into_owned();
@@ -152,13 +154,15 @@ fn session(socket: &mut Socket, m: &ArgMatches) -> Result<Exit, Trouble> {
 /// `status`: the daemon's, with the health of its disks.
 fn how(socket: &mut Socket, m: &ArgMatches) -> Result<Exit, Trouble> {
     let Reply::Status(found) = ask(socket, &Request::Status)? else { return Err(unexpected()) };
+    let Reply::Ledger(ledger) = ask(socket, &Request::Ledger)? else { return Err(unexpected()) };
     let health = health::of_devices(found.devices.iter().map(|line| &**line));
     let mut page = Page::default();
-    status::status(&mut page, &found, &health);
+    status::status(&mut page, &found, Some(&ledger), &health);
     let mut facts = serde_json::to_value(&*found).unwrap_or_default();
+    facts["ledger"] = serde_json::to_value(ledger).unwrap_or_default();
     facts["health"] = health.iter().map(|(disk, said)| json!([disk, said])).collect();
     tell(m, &page.into_text(), "status", facts)?;
-    Ok(Exit::Fine)
+    Ok(if ledger.difference() == 0 { Exit::Fine } else { Exit::Attention })
 }
 
 /// `queue export`.

@@ -259,7 +259,7 @@ fn commit(draft: &Draft, facts: &Facts, m: &ArgMatches) -> Result<Exit, Trouble>
     }
     if appliance && !Path::new("/run/ringpost/admin.sock").exists() {
         say("The machine starts anew with it.");
-        done(by, &["reboot"])?;
+        done(by, &["reboot", "--yes", "REBOOT"])?;
     }
     Ok(Exit::Fine)
 }

@@ -41,7 +41,7 @@ impl Patients {
             return fail(FailureCode::Busy, "too many questions at once");
         }
         let patient = match request {
-            Request::Session(Rehearse { from, listener, said }) => {
+            Request::Session(Rehearse { from, listener, said, by_dns }) => {
                 let Ok(from) = from.parse() else {
                     return fail(FailureCode::Refused, "this is no IP address");
                 };
@@ -49,7 +49,7 @@ impl Patients {
                 let Some(said) = said else {
                     return fail(FailureCode::Malformed, "this is no base64");
                 };
-                let rehearsal = Rehearsal::new(desk, from, usize::from(*listener), said);
+                let rehearsal = Rehearsal::new(desk, from, usize::from(*listener), said, by_dns);
                 Patient::Session(Box::new(rehearsal))
             }
             Request::Test(Test::Route(address)) => Patient::Route(address.to_string()),

@@ -6,15 +6,17 @@ use control::{
     Failure, FailureCode, Hint, HintField, HintKey, HintsFilter, HintsPage, List, Reply, Text,
 };
 use engine::MailboxSender;
-use hints::{Hints, Kind, Record, ShardSet, Value, What};
+use hints::{Entry, Hints, Kind, Names, Pick, ShardSet, Value, What};
 use spool::id::TransactionId;
 
 use crate::post::ToCore;
-use crate::tally::message_key;
 
 const SECOND_US: u64 = 1_000_000;
-/// Cursors of rates lie above those of records.
-const RATES: u64 = 1 << 40;
+/// Ids of messages in the keys of notes.
+const NAMES: Names = Names {
+    text: |id| TransactionId::from_bytes(id).to_string(),
+    octets: |text| text.parse::<TransactionId>().ok().map(TransactionId::to_bytes),
+};
 
 /// The tables and who writes them.
 #[derive(Debug, Clone)]
@@ -54,30 +56,9 @@ impl Tables {
             0 => most,
             count => count.min(most),
         };
-        let part = filter.key.as_deref().map(str::to_ascii_lowercase);
-        let fits = |hint: &Hint| {
-            kind.is_none_or(|kind| *hint.kind == *kind.name())
-                && part.as_ref().is_none_or(|part| hint.key.to_ascii_lowercase().contains(part))
-        };
-        let at = |cursor: u64| usize::try_from(cursor).unwrap_or(usize::MAX);
-        let (records_from, rates_from) = match filter.cursor.checked_sub(RATES) {
-            None => (at(filter.cursor), 0),
-            Some(cursor) => (usize::MAX, at(cursor)),
-        };
-        let records = self.hints.records(records_from, wall_us);
-        let records = records.map(|(next, record)| (next as u64, of_record(&record, wall_us)));
-        let rates = self.hints.rates(rates_from, wall_us);
-        let rates = rates.map(|(next, rate)| (RATES + next as u64, of_rate(&rate)));
-        let mut hints = Vec::new();
-        let mut next = None;
-        for (cursor, hint) in records.chain(rates).filter(|(_, hint)| fits(hint)) {
-            hints.push(hint);
-            if hints.len() == most {
-                next = Some(cursor);
-                break;
-            }
-        }
-        Reply::Hints(HintsPage { hints: List::cut(hints), next })
+        let pick = Pick { kind, part: filter.key.as_deref(), cursor: filter.cursor, most };
+        let (page, next) = self.hints.page(&pick, NAMES, wall_us);
+        Reply::Hints(HintsPage { hints: List::cut(page.into_iter().map(hint)), next })
     }
 
     /// One record.
@@ -88,7 +69,7 @@ impl Tables {
             Err(reply) => return reply,
         };
         match self.hints.get(kind, &octets(&of.key), wall_us) {
-            Some(record) => Reply::Hint(of_record(&record, wall_us)),
+            Some(record) => Reply::Hint(hint(NAMES.entry(&record, wall_us))),
             None => no_hint(),
         }
     }
@@ -189,26 +170,8 @@ impl Tables {
     }
 }
 
-/// Keys of notes begin with a word; behind it stands an address, or a message's id.
 fn octets(key: &str) -> Vec<u8> {
-    if let Some(client) = key.strip_prefix("client ") {
-        return [b"client ".as_slice(), &hints::Key::octets_of_text(client)].concat();
-    }
-    match key.strip_prefix("message ").map(str::parse) {
-        Some(Ok(id)) => message_key(id),
-        _ => hints::Key::octets_of_text(key),
-    }
-}
-
-fn key_text(key: &hints::Key) -> String {
-    if let Some(client) = key.octets().strip_prefix(b"client ") {
-        return format!("client {}", hints::KeyText(client, key.is_cut()));
-    }
-    let id = key.octets().strip_prefix(b"message ").map(<[u8; 16]>::try_from);
-    match id {
-        Some(Ok(id)) => format!("message {}", TransactionId::from_bytes(id)),
-        _ => key.text().to_string(),
-    }
+    NAMES.key_octets(key)
 }
 
 fn fields_of(value: &Value) -> List<HintField, { control::limits::HINT_FIELDS_MAX }> {
@@ -223,36 +186,23 @@ fn text_of(value: &Value) -> Text<{ control::limits::LINE_OCTETS_MAX }> {
     }
 }
 
-fn of_record(record: &Record, wall_us: u64) -> Hint {
+fn hint(entry: Entry) -> Hint {
+    let field = |(name, number): (&str, u64)| HintField { name: Text::cut(name), number };
     Hint {
-        kind: Text::cut(record.kind.name()),
-        key: Text::cut(&key_text(&record.key)),
-        origin: record.origin,
-        age_s: wall_us.saturating_sub(record.written_us) / SECOND_US,
-        expires_s: record.expires_us.saturating_sub(wall_us) / SECOND_US,
-        fields: fields_of(&record.value),
-        text: text_of(&record.value),
-    }
-}
-
-fn of_rate(rate: &hints::RateEntry) -> Hint {
-    let (kind, key) = match &rate.name {
-        Some((kind, key)) => (kind.name(), hints::KeyText(key, false).to_string()),
-        None => ("rate", format!("#{:x}", rate.tag)),
-    };
-    let field = HintField { name: Text::cut("ahead_us"), number: rate.ahead_us };
-    Hint {
-        kind: Text::cut(kind),
-        key: Text::cut(&key),
-        expires_s: rate.ahead_us / SECOND_US,
-        fields: List::cut([field]),
-        ..Hint::default()
+        kind: Text::cut(entry.kind),
+        key: Text::cut(&entry.key),
+        origin: entry.origin,
+        age_s: entry.age_s,
+        expires_s: entry.left_s,
+        fields: List::cut(entry.fields.into_iter().map(field)),
+        text: Text::cut_octets(&entry.text),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tally::message_key;
     use hints::{Seed, Setup};
     use std::sync::atomic::AtomicU64;
 

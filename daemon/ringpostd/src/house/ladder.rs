@@ -4,7 +4,10 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use control::{Failure, FailureCode, List, Reply, Text, XdpLine, XdpPage, XdpRequest};
+use control::{
+    Failure, FailureCode, List, ListedBy, Rehearse, Reply, Request, Text, XdpLine, XdpPage,
+    XdpRequest,
+};
 use ebpf_common::count::COUNTERS;
 use ebpf_common::entry::{Action, Listing};
 use hints::ban::Ban;
@@ -313,6 +316,25 @@ impl House {
         };
         out.put("rcpt", &rcpt);
         out.page()
+    }
+
+    /// Plays a session, with what DNS lists say of its client.
+    pub(super) async fn played(&self, mut session: Rehearse) -> Result<Reply, Failure> {
+        if let Ok(address) = session.from.parse::<IpAddr>() {
+            let orders = self.orders.borrow().clone();
+            let mut lines = Lines::default();
+            let judged = self.ask_lists(address.to_canonical(), &orders, &mut lines).await;
+            let said = lines.0.iter().map(|line| format!("{} {}", &*line.name, &*line.value));
+            session.by_dns = ListedBy {
+                allowed: judged == Judged::Allowed,
+                listed: match judged {
+                    Judged::Listed(by) => Some((by.list, by.ceiling.height(), by.ttl_s)),
+                    Judged::Allowed | Judged::Unlisted => None,
+                },
+                said: said.collect(),
+            };
+        }
+        self.questions.ask_first(Request::Session(session)).await
     }
 
     /// What the DNS lists say now, one line each; not counted among their answers.

@@ -70,6 +70,9 @@ impl House {
             Accepting::Closed => {
                 rows.push(row("accepting", "suspended: port closed", String::new(), ""));
             }
+            Accepting::Drain => {
+                rows.push(row("accepting", "drained: health page 503", String::new(), ""));
+            }
         }
         if !rules.delivering {
             rows.push(row("delivering", "suspended", String::new(), ""));
@@ -207,6 +210,9 @@ impl House {
             Accepting::Closed => {
                 lines.push("accepting is suspended: the port is closed".to_owned());
             }
+            Accepting::Drain => {
+                lines.push("accepting is drained: switches are told to go elsewhere".to_owned());
+            }
         }
         if !rules.delivering {
             lines.push("delivering is suspended: all mail waits".to_owned());
@@ -231,6 +237,9 @@ fn said(rule: &Rule) -> String {
         Rule::Accepting(Accepting::Refuse) => "new clients hear 421 from now on".to_owned(),
         Rule::Accepting(Accepting::Closed) => {
             "the ports are closed; open sessions go on to their end".to_owned()
+        }
+        Rule::Accepting(Accepting::Drain) => {
+            "the health page says 503; mail is taken until no switch sends any".to_owned()
         }
         Rule::Delivering(true) => "mail is sent on again".to_owned(),
         Rule::Delivering(false) => "no new delivery begins; what is under way ends".to_owned(),

@@ -1,4 +1,5 @@
-//! The Prometheus page over HTTP: GET or HEAD of `/metrics`, one request a connection.
+//! The Prometheus page and the health page over HTTP: GET or HEAD of `/metrics` and `/health`, one
+//! request a connection.
 //!
 //! *Limits*: `PAGES_MAX` connections, 8 KiB of request, `PAGE_WAIT` for all of it.
 
@@ -14,6 +15,7 @@ const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     Page { body: bool },
+    Health { body: bool },
     Status(&'static str),
 }
 
@@ -21,15 +23,24 @@ enum Verdict {
 pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     page: impl FnOnce() -> String,
+    health: impl FnOnce() -> Result<(), &'static str>,
 ) {
     // Whoever is slower than that is cut.
-    let _ = timeout(PAGE_WAIT, exchange(stream, page)).await;
+    let _ = timeout(PAGE_WAIT, exchange(stream, page, health)).await;
 }
 
-async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, page: impl FnOnce() -> String) {
+async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    page: impl FnOnce() -> String,
+    health: impl FnOnce() -> Result<(), &'static str>,
+) {
     let Some(request) = read(&mut stream).await else { return };
     let (status, body, with_body) = match judge(&request) {
         Verdict::Page { body } => ("200 OK", page(), body),
+        Verdict::Health { body } => match health() {
+            Ok(()) => ("200 OK", "takes mail\n".to_owned(), body),
+            Err(why) => ("503 Service Unavailable", format!("{why}\n"), body),
+        },
         Verdict::Status(status) => (status, format!("{status}\n"), true),
     };
     let head = format!(
@@ -87,6 +98,8 @@ fn judge(request: &[u8]) -> Verdict {
     match (method, path.split('?').next().unwrap_or_default()) {
         ("GET", "/metrics") => Verdict::Page { body: true },
         ("HEAD", "/metrics") => Verdict::Page { body: false },
+        ("GET", "/health") => Verdict::Health { body: true },
+        ("HEAD", "/health") => Verdict::Health { body: false },
         ("GET" | "HEAD", _) => Verdict::Status("404 Not Found"),
         _ => Verdict::Status("405 Method Not Allowed"),
     }
@@ -100,11 +113,13 @@ mod tests {
     fn only_the_page_is_served() {
         let says = |request: &[u8]| match judge(request) {
             Verdict::Page { body } => if body { "page" } else { "head" }.to_owned(),
+            Verdict::Health { body } => if body { "health" } else { "head" }.to_owned(),
             Verdict::Status(status) => status[..3].to_owned(),
         };
         assert_eq!(says(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"), "page");
         assert_eq!(says(b"GET /metrics?x=1 HTTP/1.0\n\n"), "page");
         assert_eq!(says(b"HEAD /metrics HTTP/1.0\r\n\r\n"), "head");
+        assert_eq!(says(b"GET /health HTTP/1.0\r\n\r\n"), "health");
         assert_eq!(says(b"GET / HTTP/1.1\r\n\r\n"), "404");
         assert_eq!(says(b"POST /metrics HTTP/1.1\r\n\r\n"), "405");
         assert_eq!(says(b"EHLO x\r\n\r\n"), "400");
@@ -125,7 +140,7 @@ mod tests {
                 drop(client);
                 String::from_utf8(octets).unwrap()
             };
-            let ((), text) = tokio::join!(serve(server, || "a 1\n".to_owned()), talk);
+            let ((), text) = tokio::join!(serve(server, || "a 1\n".to_owned(), || Ok(())), talk);
             assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
             assert!(text.contains("Content-Length: 4\r\n") && text.ends_with("\r\n\r\na 1\n"));
         });

@@ -8,8 +8,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use control::{
-    Failure, FailureCode, Level, List, LogLevel, MetricsPage, QueueFilter, Reloaded, Reply,
-    Request, RunState, Speaker, Status, Test, Text, VersionInfo,
+    Accepting, Failure, FailureCode, Level, List, LogLevel, MetricsPage, QueueFilter, Reloaded,
+    Reply, Request, RunState, Speaker, Status, Text, VersionInfo,
 };
 use tokio::net::TcpListener;
 
@@ -87,9 +87,19 @@ impl House {
             self.pages.set(self.pages.get() + 1);
             let this = Rc::clone(&self);
             tokio::task::spawn_local(async move {
-                page::serve(stream, || this.metrics_page()).await;
+                page::serve(stream, || this.metrics_page(), || this.health()).await;
                 this.pages.set(this.pages.get() - 1);
             });
+        }
+    }
+
+    /// For switches: whether new clients may be sent here, and else why not.
+    fn health(&self) -> Result<(), &'static str> {
+        match (self.state.get(), self.orders.borrow().rules.accepting) {
+            (RunState::Running, Accepting::Open) => Ok(()),
+            (RunState::Running, Accepting::Drain) => Err("drained by the operator"),
+            (RunState::Running, _) => Err("suspended by the operator"),
+            _ => Err("starting or stopping"),
         }
     }
 
@@ -188,9 +198,7 @@ impl House {
                 let parts = self.questions.ask(Request::Sessions).await;
                 of(parts.and_then(questions::rows), |rows| Reply::Rows(Box::new(rows)))
             }
-            Request::Session(_) | Request::Test(Test::Route(_) | Test::Verify(_)) => {
-                of(self.questions.ask_first(request).await, |reply| reply)
-            }
+            Request::Session(session) => of(self.played(session).await, |reply| reply),
             Request::Test(test) => self.test(test).await,
             Request::QueueRead { .. } => {
                 of(self.questions.ask(request).await, questions::first_found)

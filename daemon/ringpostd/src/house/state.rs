@@ -109,16 +109,31 @@ impl Caller {
     fn text(&self) -> String {
         let user = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(self.uid));
         let user = user.ok().flatten().map_or_else(|| "?".to_owned(), |user| user.name);
-        let at = self.pid.and_then(|pid| {
-            let tty = fs::read_link(format!("/proc/{pid}/fd/0")).ok()?;
-            Some(format!(" at={}", tty.display().to_string().replace(' ', "_")))
-        });
+        let at = self.pid.and_then(|pid| fs::read_to_string(format!("/proc/{pid}/stat")).ok());
+        let at = at.map(|stat| format!(" at={}", terminal(&stat)));
         let pid = self.pid.map_or_else(String::new, |pid| format!(" pid={pid}"));
         let login = match self.login.text() {
             "" => String::new(),
             login => format!(" login={login}"),
         };
         format!("uid={} user={user}{pid}{}{login}", self.uid, at.unwrap_or_default())
+    }
+}
+
+/// The controlling terminal of a process by its line in /proc, proc_pid_stat(5), which a sandbox
+/// may read of strangers too: its name, its numbers, or `none`.
+fn terminal(stat: &str) -> String {
+    let number = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(4));
+    let number = number.and_then(|number| number.parse::<i64>().ok()).unwrap_or(0);
+    let (major, minor) = ((number >> 8) & 0xfff, (number & 0xff) | ((number >> 12) & 0xf_ff00));
+    match major {
+        0 => "none".to_owned(),
+        136..=143 => format!("pts/{}", (major - 136) * 256 + minor),
+        _ => {
+            let device = fs::read_link(format!("/sys/dev/char/{major}:{minor}"));
+            let name = device.ok().and_then(|path| Some(path.file_name()?.to_owned()));
+            name.map_or_else(|| format!("{major}:{minor}"), |n| n.to_string_lossy().into_owned())
+        }
     }
 }
 
@@ -136,4 +151,20 @@ pub(super) fn audit(folder: &Path, wall_us: u64, who: Caller, what: &str) -> io:
     let at = crate::maillog::stamp(wall_us);
     let what: String = what.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     file.write_all(format!("{at} {} {what}\n", who.text()).as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::terminal;
+
+    #[test]
+    fn a_terminal_is_named_as_its_users_know_it() {
+        let stat = |number: i64| format!("7 (a (b) c) S 1 7 7 {number} 7 4194304 1");
+        assert_eq!(terminal(&stat(0)), "none");
+        assert_eq!(terminal(&stat(34816)), "pts/0");
+        assert_eq!(terminal(&stat((137 << 8) | 3)), "pts/259");
+        // No system has it.
+        assert_eq!(terminal(&stat(4000 << 8)), "4000:0");
+        assert_eq!(terminal("nonsense"), "none");
+    }
 }

@@ -57,6 +57,23 @@ impl Ladder {
         }
     }
 
+    /// The same for a session that is only played: nothing is asked, counted or remembered.
+    pub(super) fn played(desk: &Desk, client: IpAddr, by_dns: Judged) -> Self {
+        let mut ladder = Self::default();
+        match desk.lists.judge(client, desk.wall_us / 1_000_000) {
+            Judged::Allowed => {
+                ladder.allowed = true;
+                return ladder;
+            }
+            Judged::Listed(finding) => ladder.finding = Some(finding),
+            Judged::Unlisted => {}
+        }
+        let ban = desk.hints.ban(client_key(client).as_ref(), desk.wall_us);
+        ladder.ban = ban.filter(|ban| ban.holds(desk.wall_us));
+        ladder.judged(by_dns, None);
+        ladder
+    }
+
     /// What the DNS lists say. A file's word counts beside theirs: who goes further is named.
     pub(super) fn judged(&mut self, judged: Judged, text: Option<Box<str>>) {
         self.open = false;

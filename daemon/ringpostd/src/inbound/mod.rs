@@ -16,7 +16,6 @@ mod wire;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use control::Accepting;
 use engine::{Conn, Core};
 use smtp::server::{Action, Answer, Closed, Server, Token};
 
@@ -130,7 +129,7 @@ impl Session {
         if stance == Some(false) {
             return self.turn_away(core, desk, Reason::Blocked);
         }
-        if rules.accepting != Accepting::Open {
+        if !rules.accepting.takes_mail() {
             return self.turn_away(core, desk, Reason::Suspended);
         }
         if desk.space == Space::Out {

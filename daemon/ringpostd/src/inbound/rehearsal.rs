@@ -4,26 +4,26 @@
 //! *Guarantees.* No hint, rate, ban, count, log line, id or mail comes of it. What the DNS says of
 //! a recipient's domain is looked up as for a client.
 //! *Limits.* What the client says fits one request of the admin tool; TLS is not offered.
-//! *Not here.* Rates, bans, DNS lists and open sessions are those of real clients: they are not
-//! asked.
+//! *Not here.* Rates and open sessions are those of real clients: they are not asked. What DNS
+//! lists say is asked before, by the house.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use control::Accepting;
+use control::ListedBy;
 use smtp::address::Path;
 use smtp::command::{Body, Offers};
 use smtp::data::Flow;
 use smtp::server::{self, Action, Answer, End, Note, Question, Server, Token};
 
 use super::facts;
+use super::ladder::Ladder;
 use crate::acl::{self, Fact, RcptFacts, Verdict, Way};
-use crate::config::any_contains;
+use crate::config::{Rung, any_contains};
 use crate::desk::{Desk, Space};
-use crate::dnsbl::Judged;
+use crate::dnsbl::{Finding, Judged};
 use crate::events::Reason;
-use crate::xdp;
 
 /// How long a look-up is waited for.
 const LOOKUP_US_MAX: u64 = 4_000_000;
@@ -54,6 +54,7 @@ struct Part {
     size: Option<u64>,
     octets_max: Option<u64>,
     asked: Option<(Token, String, RcptFacts)>,
+    ladder: Ladder,
 }
 
 /// The machine's host for one call.
@@ -65,7 +66,13 @@ struct Stage<'a> {
 impl Rehearsal {
     /// A client from that address, and all it says, each piece when the one before is answered.
     #[must_use]
-    pub fn new(desk: &Desk, from: IpAddr, listener: usize, said: Vec<Vec<u8>>) -> Self {
+    pub fn new(
+        desk: &Desk,
+        from: IpAddr,
+        listener: usize,
+        said: Vec<Vec<u8>>,
+        by_dns: &ListedBy,
+    ) -> Self {
         let listener = listener.min(desk.machines.len().saturating_sub(1));
         let mut settings = (*desk.machines[listener]).clone();
         settings.offers.starttls = false;
@@ -81,6 +88,7 @@ impl Rehearsal {
             size: None,
             octets_max: None,
             asked: None,
+            ladder: Ladder::played(desk, from, judged(by_dns)),
         };
         let mut rehearsal = Self {
             machine: Server::new(Arc::new(settings), ID),
@@ -93,6 +101,7 @@ impl Rehearsal {
         } else {
             "connect: the client is a stranger"
         });
+        rehearsal.part.notes.extend(by_dns.said.iter().map(|said| format!("connect: {said}")));
         let now_us = desk.now_us;
         rehearsal.play(desk, |machine, host| machine.start(now_us, host));
         rehearsal
@@ -114,7 +123,7 @@ impl Rehearsal {
                     return false;
                 }
                 let facts = RcptFacts { way: way.or(Some(Way::Trouble)), ..facts };
-                let answer = self.part.decided(acl::rcpt(&facts), &facts);
+                let answer = self.part.decided(desk, acl::rcpt(&facts), &facts);
                 let now_us = desk.now_us;
                 self.play(desk, |machine, host| {
                     machine.answer(now_us, token, answer, host);
@@ -157,7 +166,7 @@ impl Part {
         if self.asked.is_some() { 1 } else { 0 }
     }
 
-    fn decided(&mut self, verdict: Verdict, facts: &RcptFacts) -> Answer {
+    fn decided(&mut self, desk: &Desk, verdict: Verdict, facts: &RcptFacts) -> Answer {
         let way = facts.way.map_or_else(|| "not looked up".to_owned(), |way| format!("{way:?}"));
         self.notes.push(format!(
             "rcpt: recipient {:?}, postmaster {}, way {way}: {}",
@@ -173,17 +182,24 @@ impl Part {
                 }
                 Answer::Accept
             }
+            Verdict::Refuse(Reason::Listed) => {
+                let detail = self.ladder.detail(desk, self.from);
+                Answer::Refuse(Reason::Listed.refusal_about(&detail))
+            }
             Verdict::Refuse(reason) => Answer::Refuse(reason.refusal()),
             Verdict::Missing(_) => Answer::Refuse(Reason::AnswerLate.refusal()),
         }
     }
 }
 
-/// Whether lists in files would refuse this client; DNS lists are not asked.
-fn listed(desk: &Desk, client: IpAddr) -> bool {
-    match desk.lists.judge(client, desk.wall_us / 1_000_000) {
-        Judged::Listed(finding) => xdp::at_rcpt(desk.config().xdp.mode, Some(finding)),
-        Judged::Allowed | Judged::Unlisted => false,
+/// What the house heard of DNS lists.
+fn judged(by_dns: &ListedBy) -> Judged {
+    match by_dns.listed {
+        _ if by_dns.allowed => Judged::Allowed,
+        Some((list, height, ttl_s)) => {
+            Judged::Listed(Finding { list, ceiling: Rung::at(height), ttl_s })
+        }
+        None => Judged::Unlisted,
     }
 }
 
@@ -209,16 +225,25 @@ impl Stage<'_> {
         let exempt = any_contains(&limits.exempt_networks, from) || stance == Some(true);
         let reason = match stance {
             Some(false) => Some(Reason::Blocked),
-            _ if rules.accepting != Accepting::Open => Some(Reason::Suspended),
+            _ if !rules.accepting.takes_mail() => Some(Reason::Suspended),
             _ if desk.space == Space::Out => Some(Reason::SpoolOut),
             _ if noted && !exempt => Some(Reason::ClientNoted),
             _ => None,
         };
-        let verdict = reason.map_or("let in", Reason::label);
+        // Lists and bans come behind the orders.
+        let by_ladder = self.part.ladder.greeting(desk).filter(|_| reason.is_none());
+        let verdict = reason.or(by_ladder).map_or("let in", Reason::label);
         self.part
             .notes
             .push(format!("connect: standing order {stance:?}, exempt {exempt}: {verdict}"));
-        reason.map_or(Answer::Accept, |reason| Answer::Refuse(reason.refusal()))
+        match (reason, by_ladder) {
+            (Some(reason), _) => Answer::Refuse(reason.refusal()),
+            (None, Some(reason)) => {
+                let detail = self.part.ladder.detail(desk, from);
+                Answer::Refuse(reason.refusal_about(&detail))
+            }
+            (None, None) => Answer::Accept,
+        }
     }
 
     fn mail(&mut self, from: Path<'_>, mail: &smtp::command::MailParameters<'_>) -> Answer {
@@ -249,7 +274,7 @@ impl Stage<'_> {
             standing: known.standing,
             postmaster: to.is_postmaster(),
             may_relay: self.part.may_relay,
-            listed: Some(listed(self.desk, self.part.from)),
+            listed: Some(self.part.ladder.fact(self.desk).unwrap_or(false)),
             way: facts::way(self.desk, &known.domain),
             utf8: self.part.utf8 || to.is_8bit(),
             binary: self.part.binary,
@@ -261,7 +286,7 @@ impl Stage<'_> {
                 self.part.asked = Some((token, domain, facts));
                 None
             }
-            verdict => Some(self.part.decided(verdict, &facts)),
+            verdict => Some(self.part.decided(self.desk, verdict, &facts)),
         }
     }
 }

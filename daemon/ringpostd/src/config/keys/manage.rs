@@ -54,7 +54,8 @@ section! {
 section! {
     /// The Prometheus page.
     "metrics" One Restart pub struct MetricsConfig {
-        /// Address and port that answer `GET /metrics`; without it there is no page.
+        /// Address and port that answer `GET /metrics`, and `GET /health` for a switch (200, or 503
+        /// while no new client is wanted); without it there are no pages.
         listen: Option<SocketAddr> = Optional, FREE;
     }
 }
