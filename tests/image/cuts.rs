@@ -32,7 +32,7 @@ use crate::daemon::programs::Folder;
 const SECTOR: u64 = 512;
 /// Cuts of the spool in one round.
 const SPOOL_CUTS: usize = 100;
-const SPOOL_CUTS_LONG: usize = 500;
+const SPOOL_CUTS_LONG: usize = 1_000;
 const SESSIONS: usize = 48;
 const SESSIONS_MIN: usize = 32;
 const ACKED_MIN: usize = 500;

@@ -540,8 +540,11 @@ impl<B: Buffer> Log<B> {
         if enough || under_way || self.spare.len() < 3 || !self.may_try(now_us) {
             return;
         }
+        // The newest batch says how the books stand: it is not thrown away before there is another.
+        let newest = self.segments.iter().map(|s| s.last_seq).max().unwrap_or(0);
         let dead = (0..self.segments.len())
             .filter(|i| self.segments[*i].is_reusable() && self.segments[*i].state != State::Free)
+            .filter(|i| newest == 0 || self.segments[*i].last_seq != newest)
             .filter(|i| !self.segments[*i].failed && self.sweep_segment() != Some(*i))
             .filter(|i| !self.is_copied(*i) && !self.is_left(self.segments[*i].at))
             .filter(|i| self.flights.iter().all(|f| f.segment != *i))
