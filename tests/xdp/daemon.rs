@@ -202,6 +202,10 @@ fn privileges_are_two_and_one_and_a_million_entries_are_swapped_with_them() {
     let gate = gates(&daemon);
     assert_eq!(gate.len(), 1);
     assert_eq!(capabilities(gate[0]), "0000008000001000", "CAP_BPF and CAP_NET_ADMIN");
+    let status = fs::read_to_string(format!("/proc/{}/status", gate[0])).expect("it runs");
+    for line in ["Seccomp:\t2", "NoNewPrivs:\t1"] {
+        assert!(status.contains(line), "the keeper is in no sandbox:\n{status}");
+    }
     assert_eq!(capabilities(own_pid(&daemon)), "0000000000000400", "CAP_NET_BIND_SERVICE");
     let threads = fs::read_dir(format!("/proc/{}/task", own_pid(&daemon))).expect("it runs");
     for thread in threads.flatten() {

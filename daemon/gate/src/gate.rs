@@ -18,7 +18,7 @@ use ebpf_common::text::TEXT_ROW_BYTES;
 use crate::bans::{Bans, words};
 use crate::inner::Inner;
 use crate::kernel::Way;
-use crate::kernel::{self, Facts, monotonic_s};
+use crate::kernel::{self, Facts, Forwarding, monotonic_s};
 use crate::limits::{EVENTS_MAX, KEY_LIFE_S, LAYOUT};
 use crate::map::{Map, sums};
 use crate::object::{Object, chain};
@@ -77,6 +77,7 @@ pub struct Prober {
 #[derive(Debug)]
 pub struct Gate {
     facts: Facts,
+    forwarding: Forwarding,
     object: Object,
     pins: Option<PathBuf>,
     config: Config,
@@ -106,6 +107,7 @@ impl Gate {
         let [a, b, c, d, e, f] = OUTER.map(|name| object.map(name));
         let mut gate = Self {
             facts,
+            forwarding: Forwarding::open(),
             object,
             pins: pins.map(Path::to_path_buf),
             config: Config::new(),
@@ -146,7 +148,7 @@ impl Gate {
             return self.detach();
         }
         if settings.answer {
-            kernel::allow_route_lookup()?;
+            self.forwarding.allow()?;
             let sees = settings.interfaces.iter().all(|name| kernel::sees_tags(name));
             if sees {
                 config.flags |= FLAG_TAGGED;

@@ -1,8 +1,9 @@
 //! Facts about the running kernel and its interfaces, read from files.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::os::unix::fs::FileExt as _;
 
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
@@ -86,20 +87,35 @@ pub(crate) fn index(name: &str) -> Result<u32, Problem> {
     if_nametoindex(name).map_err(|e| Problem::Attach(name.to_owned(), e.to_string()))
 }
 
-/// Lets the filter look routes up as a local socket would: the kernel answers such a question
-/// only for an interface that forwards. Nothing arrives on the loopback interface from outside.
-pub(crate) fn allow_route_lookup() -> Result<(), Problem> {
-    for family in ["ipv4", "ipv6"] {
-        let path = format!("/proc/sys/net/{family}/conf/lo/forwarding");
-        if !Path::new(&path).exists() {
-            continue;
-        }
-        if fs::read_to_string(&path).is_ok_and(|text| text.trim() == "1") {
-            continue;
-        }
-        fs::write(&path, "1").map_err(call("forwarding on the loopback interface"))?;
+/// The switches that let the filter look routes up as a local socket would: the kernel answers such
+/// a question only for an interface that forwards. Nothing arrives on the loopback interface from
+/// outside. Opened while files can be opened: the gate's sandbox has no others to write.
+#[derive(Debug)]
+pub(crate) struct Forwarding(Vec<File>);
+
+impl Forwarding {
+    /// Opens those that this kernel has and this user may write.
+    pub(crate) fn open() -> Self {
+        let path = |family| format!("/proc/sys/net/{family}/conf/lo/forwarding");
+        let open = |path| File::options().read(true).write(true).open(path).ok();
+        Self(["ipv4", "ipv6"].map(path).into_iter().filter_map(open).collect())
     }
-    Ok(())
+
+    /// Turns them on where they are not.
+    pub(crate) fn allow(&self) -> Result<(), Problem> {
+        let failed = || call("forwarding on the loopback interface");
+        if self.0.is_empty() {
+            return Err(failed()(ErrorKind::PermissionDenied.into()));
+        }
+        for file in &self.0 {
+            let mut now = [0; 1];
+            if file.read_at(&mut now, 0).is_ok() && now == *b"1" {
+                continue;
+            }
+            file.write_all_at(b"1", 0).map_err(failed())?;
+        }
+        Ok(())
+    }
 }
 
 /// Whether answers can be given on tagged segments of this interface, after telling it to leave

@@ -1,15 +1,17 @@
-//! What the mail process gives up as soon as it has its config: files by landlock, system calls by
-//! seccomp. The threads it makes from then on have given them up too.
+//! What the mail process gives up as soon as it has its config, and the filter's keeper as soon as
+//! it has its filter: files by landlock, system calls by seccomp. The threads made from then on
+//! have given them up too.
 //!
 //! *Guarantees.* No program is started, no file is written but in the folders that the config
-//! names, none is read but there and below [`READ`], no other process is signalled.
+//! names, none is read but there and below [`READ`], no other process is signalled. The keeper
+//! writes in the folder of its pins and nowhere else, and reaches no network.
 //! *Limits.* io_uring's operations pass seccomp by; the ring's own restrictions and landlock hold
 //! for them. A folder that a later config names for the first time needs a restart.
 //! *Failure.* What the kernel cannot do is a note, or with `sandbox = "must"` the end.
 
 mod calls;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::os::unix::fs::FileTypeExt as _;
@@ -19,13 +21,19 @@ use landlock::{
     ABI, Access as _, AccessFs, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetStatus,
     Scope, path_beneath_rules,
 };
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch,
+};
 
 use crate::config::{Config, Sandbox};
 use crate::house::state;
 
 /// What every program reads: names, resolvers, zones, devices, the machine's state.
 const READ: [&str; 7] = ["/etc", "/usr", "/lib", "/lib64", "/dev", "/proc", "/sys"];
+
+/// System calls that are allowed; with rules only where one of them holds.
+type Calls = BTreeMap<i64, Vec<SeccompRule>>;
 
 /// The newest rules that are asked for; an older kernel has fewer.
 const RULES: ABI = ABI::V6;
@@ -38,8 +46,45 @@ pub fn enter(config: &Config, file: &Path, has_gate: bool) -> Result<String, Str
     if config.node.sandbox == Sandbox::Off {
         return Ok("sandbox: switched off".to_owned());
     }
-    let lacks: Vec<String> = [files(config, file), calls(has_gate)].into_iter().flatten().collect();
-    match (lacks.is_empty(), config.node.sandbox) {
+    let more = if has_gate { calls::FILTER } else { &[] };
+    let allowed = calls::MAIL.iter().chain(more).map(|number| (*number, Vec::new())).collect();
+    let lacks = [files(&places(config, file)), calls(allowed)];
+    entered(config.node.sandbox, lacks)
+}
+
+/// The same for the filter's keeper, which has loaded the filter.
+///
+/// # Errors
+/// `must` is wanted and the kernel cannot.
+pub fn enter_keeper(wanted: Sandbox, pins: Option<&Path>) -> Result<String, String> {
+    if wanted == Sandbox::Off {
+        return Ok("sandbox: switched off".to_owned());
+    }
+    let mut places = Places::default();
+    places.read.extend(["/dev/urandom", "/proc", "/sys"].map(PathBuf::from));
+    places.write.extend(pins.map(Path::to_owned));
+    let calls = keepers_calls().and_then(|allowed| calls(allowed).map_or(Ok(()), Err)).err();
+    entered(wanted, [files(&places), calls])
+}
+
+/// The keeper's sockets lead to the mail process and to the kernel, to no network.
+fn keepers_calls() -> Result<Calls, String> {
+    let mut allowed: Calls = calls::KEEPER.iter().map(|number| (*number, Vec::new())).collect();
+    let family = |family: i32| {
+        let is = SeccompCmpOp::Eq;
+        let family = u64::from(family.unsigned_abs());
+        let condition = SeccompCondition::new(0, SeccompCmpArgLen::Dword, is, family);
+        SeccompRule::new(vec![condition.map_err(|e| e.to_string())?]).map_err(|e| e.to_string())
+    };
+    let families = [nix::libc::AF_UNIX, nix::libc::AF_NETLINK].map(family);
+    let families: Result<Vec<SeccompRule>, String> = families.into_iter().collect();
+    allowed.insert(nix::libc::SYS_socket, families?);
+    Ok(allowed)
+}
+
+fn entered(wanted: Sandbox, lacks: [Option<String>; 2]) -> Result<String, String> {
+    let lacks: Vec<String> = lacks.into_iter().flatten().collect();
+    match (lacks.is_empty(), wanted) {
         (true, _) => Ok("sandbox: complete".to_owned()),
         (false, Sandbox::Must) => Err(format!("sandbox: {}", lacks.join("; "))),
         (false, _) => Ok(format!("sandbox: not whole: {}", lacks.join("; "))),
@@ -91,8 +136,8 @@ fn places(config: &Config, file: &Path) -> Places {
 }
 
 /// What landlock could not do.
-fn files(config: &Config, file: &Path) -> Option<String> {
-    match restrict(&places(config, file)) {
+fn files(places: &Places) -> Option<String> {
+    match restrict(places) {
         Ok(RulesetStatus::FullyEnforced) => None,
         Ok(RulesetStatus::PartiallyEnforced) => Some("this kernel's landlock knows less".into()),
         Ok(RulesetStatus::NotEnforced) => Some("this kernel has no landlock".into()),
@@ -117,16 +162,15 @@ fn restrict(places: &Places) -> Result<RulesetStatus, landlock::RulesetError> {
 
 /// What seccomp could not do.
 /// All other calls fail with EPERM: a path nobody foresaw is an error, not the end of the process.
-fn calls(has_gate: bool) -> Option<String> {
-    filter(has_gate).err().map(|error| format!("seccomp: {error}"))
+fn calls(allowed: Calls) -> Option<String> {
+    filter(allowed).err().map(|error| format!("seccomp: {error}"))
 }
 
-fn filter(has_gate: bool) -> Result<(), String> {
+fn filter(allowed: Calls) -> Result<(), String> {
     let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(|e| e.to_string())?;
-    let more = if has_gate { calls::FILTER } else { &[] };
-    let rules = calls::MAIL.iter().chain(more).map(|number| (*number, Vec::new())).collect();
     let errno = nix::libc::EPERM.unsigned_abs();
-    let filter = SeccompFilter::new(rules, SeccompAction::Errno(errno), SeccompAction::Allow, arch);
+    let filter =
+        SeccompFilter::new(allowed, SeccompAction::Errno(errno), SeccompAction::Allow, arch);
     let program = BpfProgram::try_from(filter.map_err(|e| e.to_string())?);
     seccompiler::apply_filter(&program.map_err(|e| e.to_string())?).map_err(|e| e.to_string())
 }

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use ringpostd::boot::{self, BootError, exit};
-use ringpostd::{config, supervise};
+use ringpostd::config::Sandbox;
+use ringpostd::{cage, config, supervise};
 
 /// A message costs some twenty allocations of all sizes, made and freed on one core.
 #[global_allocator]
@@ -20,7 +21,8 @@ ringpostd: a mail exchanger.
 
     ringpostd --config FILE               run
     ringpostd --config FILE --supervise   run, and run again whatever happens
-    ringpostd gate [--pins FOLDER]        the XDP filter's keeper; --supervise starts it
+    ringpostd gate [--pins FOLDER] [--cage auto|must|off]
+                                          the XDP filter's keeper; --supervise starts it
     ringpostd --check FILE                say all that is wrong with a config, start nothing
     ringpostd --check FILE --against OLD  and what it may not change of the one in force
     ringpostd --probe FOLDER              try 10,000 durable writes there, say how they went
@@ -40,7 +42,7 @@ spool in use), 70 a core failed (start it again), 71 the system said no, 78 conf
 #[derive(Debug, PartialEq, Eq)]
 enum Command {
     Run { config: PathBuf, supervise: bool },
-    Gate(Option<PathBuf>),
+    Gate { pins: Option<PathBuf>, cage: Sandbox },
     Check(PathBuf, Option<PathBuf>),
     Probe(PathBuf),
     Sandbox(PathBuf),
@@ -64,9 +66,16 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command, String> {
         };
         match name.as_str() {
             "--config" | "-c" => config = Some(file()?),
-            "gate" => other = Some(Command::Gate(None)),
-            "--pins" if other == Some(Command::Gate(None)) => {
-                other = Some(Command::Gate(Some(file()?)));
+            "gate" => other = Some(Command::Gate { pins: None, cage: Sandbox::Auto }),
+            "--pins" | "--cage" if let Some(Command::Gate { pins, cage }) = &mut other => {
+                let value = file()?;
+                if name == "--pins" {
+                    *pins = Some(value);
+                } else {
+                    let all = [Sandbox::Auto, Sandbox::Must, Sandbox::Off];
+                    let known = all.into_iter().find(|one| Path::new(one.as_str()) == value);
+                    *cage = known.ok_or("--cage is auto, must or off")?;
+                }
             }
             "--check" => other = Some(Command::Check(file()?, None)),
             "--against" => against = Some(file()?),
@@ -90,7 +99,7 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command, String> {
 fn main() -> ExitCode {
     match parse(std::env::args_os().skip(1)) {
         Ok(Command::Run { config, supervise }) => run(&config, supervise),
-        Ok(Command::Gate(pins)) => gate(pins.as_deref()),
+        Ok(Command::Gate { pins, cage }) => gate(pins.as_deref(), cage),
         Ok(Command::Check(file, against)) => check(&file, against.as_deref()),
         Ok(Command::Probe(folder)) => match boot::probe(&folder) {
             Ok(said) => print(&said),
@@ -138,10 +147,14 @@ fn lent_gate() -> Result<Option<OwnedFd>, BootError> {
 }
 
 /// Keeps the filter for the process at the other end of standard input, until that is gone.
-fn gate(pins: Option<&Path>) -> ExitCode {
+fn gate(pins: Option<&Path>, wanted: Sandbox) -> ExitCode {
     let end = std::io::stdin().as_fd().try_clone_to_owned().map_err(|error| error.to_string());
     let served = end.and_then(|socket| {
         let loaded = gate::Gate::load(pins).and_then(|gate| gate::confine().map(|()| gate));
+        let caged = cage::enter_keeper(wanted, pins)?;
+        if caged.contains("not whole") {
+            eprintln!("ringpostd: gate: {caged}");
+        }
         match loaded {
             Ok(mut gate) => gate::serve(&socket, &mut gate),
             Err(problem) => gate::refuse(&socket, &problem),
@@ -212,6 +225,12 @@ mod tests {
         assert_eq!(parsed("--check b --against a"), Ok(both));
         assert_eq!(parsed("--probe=c"), Ok(Command::Probe("c".into())));
         assert_eq!(parsed("--config a --help"), Ok(Command::Help));
+        let gate =
+            |pins: Option<&str>, cage| Ok(Command::Gate { pins: pins.map(Into::into), cage });
+        assert_eq!(parsed("gate"), gate(None, Sandbox::Auto));
+        assert_eq!(parsed("gate --cage must --pins f"), gate(Some("f"), Sandbox::Must));
+        assert!(parsed("gate --cage no").unwrap_err().contains("auto, must or off"));
+        assert!(parsed("--cage off").unwrap_err().contains("not known"));
         assert!(parsed("").unwrap_err().contains("--config"));
         assert!(parsed("--config").unwrap_err().contains("needs a file"));
         assert!(parsed("--cofnig a").unwrap_err().contains("not known"));

@@ -188,13 +188,15 @@ impl Supervisor {
     /// Starts a gate, if the config has interfaces for it; the daemon's end of its socket.
     fn start_gate(&mut self) -> Option<OwnedFd> {
         self.reap_gate();
-        let xdp = Config::load(&self.config_file).ok()?.config.xdp;
+        let config = Config::load(&self.config_file).ok()?.config;
+        let xdp = config.xdp;
         if xdp.interfaces.is_empty() {
             return None;
         }
         let (near, far) = gate::pair().ok()?;
         let mut command = Command::new(&self.program);
         command.arg("gate").stdin(Stdio::from(far)).stdout(Stdio::null()).env_remove(GATE);
+        command.args(["--cage", config.node.sandbox.as_str()]);
         if let Some(pins) = &xdp.pins {
             command.arg("--pins").arg(pins);
         }

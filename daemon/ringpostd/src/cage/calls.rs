@@ -1,4 +1,4 @@
-//! The system calls of a mail exchanger, by what they are for.
+//! The system calls of a mail exchanger and of its filter's keeper, by what they are for.
 
 use nix::libc as c;
 
@@ -187,3 +187,80 @@ pub(super) const MAIL: &[i64] = &[
 
 /// With an XDP filter: bans are written through a descriptor that its keeper lent.
 pub(super) const FILTER: &[i64] = &[c::SYS_bpf];
+
+/// What the filter's keeper may call once the filter is loaded.
+pub(super) const KEEPER: &[i64] = &[
+    // Maps, links, pins.
+    c::SYS_bpf,
+    // The mail process, the kernel's word on routes and links. Never a network.
+    c::SYS_socket,
+    c::SYS_bind,
+    c::SYS_getsockname,
+    c::SYS_getsockopt,
+    c::SYS_setsockopt,
+    c::SYS_sendto,
+    c::SYS_sendmsg,
+    c::SYS_recvfrom,
+    c::SYS_recvmsg,
+    c::SYS_ioctl,
+    c::SYS_poll,
+    c::SYS_ppoll,
+    // Files.
+    c::SYS_read,
+    c::SYS_pread64,
+    c::SYS_write,
+    c::SYS_pwrite64,
+    c::SYS_lseek,
+    c::SYS_open,
+    c::SYS_openat,
+    c::SYS_close,
+    c::SYS_stat,
+    c::SYS_fstat,
+    c::SYS_lstat,
+    c::SYS_newfstatat,
+    c::SYS_statx,
+    c::SYS_statfs,
+    c::SYS_fstatfs,
+    c::SYS_access,
+    c::SYS_faccessat,
+    c::SYS_faccessat2,
+    c::SYS_getdents64,
+    c::SYS_readlink,
+    c::SYS_readlinkat,
+    c::SYS_unlink,
+    c::SYS_unlinkat,
+    c::SYS_fcntl,
+    c::SYS_dup,
+    // Memory.
+    c::SYS_mmap,
+    c::SYS_munmap,
+    c::SYS_mremap,
+    c::SYS_mprotect,
+    c::SYS_madvise,
+    c::SYS_brk,
+    // A large list is filled by several threads.
+    c::SYS_clone,
+    c::SYS_clone3,
+    c::SYS_futex,
+    c::SYS_set_robust_list,
+    c::SYS_rseq,
+    // Itself, its end, its signals.
+    c::SYS_exit,
+    c::SYS_exit_group,
+    c::SYS_gettid,
+    c::SYS_getpid,
+    c::SYS_tgkill,
+    c::SYS_sched_yield,
+    c::SYS_sched_getaffinity,
+    c::SYS_rt_sigaction,
+    c::SYS_rt_sigprocmask,
+    c::SYS_rt_sigreturn,
+    c::SYS_sigaltstack,
+    c::SYS_restart_syscall,
+    c::SYS_getrandom,
+    // The time: entries expire.
+    c::SYS_clock_gettime,
+    c::SYS_clock_getres,
+    c::SYS_clock_nanosleep,
+    c::SYS_nanosleep,
+];
