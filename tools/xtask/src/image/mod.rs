@@ -44,7 +44,9 @@ const HELP: &str = "\
     ./x image --reproduce [kernel | programs] [--write]
             build them twice in different folders, compare them, and hold inputs and outputs
             against image/reproduced.table; --write writes that file
-    ./x image figures [IMAGE]       size, time of assembly, memory and time to port 25 in QEMU
+    ./x image figures [IMAGE] [--profile]
+            size, time of assembly, memory, time to port 25 in QEMU step by step; with --profile
+            also where the kernel takes long
     ./x image config                write kernel-config/result.config anew
     ./x image uki --out FILE [--version V] [--debug] [--unsigned] [--fast]
             [--replace PATH=FILE]...
@@ -60,7 +62,7 @@ pub(crate) fn run(words: impl Iterator<Item = String>) -> Result<(), String> {
         Some("run") => guest::run(rest.first().map(Path::new)),
         Some("kernel") => kernel::build().map(|built| println!("{}", built.image().display())),
         Some("--reproduce") => reproduce::reproduce(rest),
-        Some("figures") => figures::figures(rest.first().map(Path::new)),
+        Some("figures") => figures::figures(rest),
         Some("config") => kernel::write_result(),
         Some("uki") => build::uki_only(&build::Options::read(rest)?),
         Some("help" | "--help") => {

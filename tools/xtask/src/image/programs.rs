@@ -38,6 +38,8 @@ pub(crate) fn build_in(here: &Path, target: &Path) -> Result<PathBuf, String> {
     let mut command: Command = tool("cargo");
     command.args(["build", "--release", "--locked", "--quiet", "--target", TARGET]);
     command.args(["-p", "init", "-p", "ringpostd", "-p", "console"]);
+    // It changes what is made, and is set by some for their own builds.
+    command.env_remove("CARGO_INCREMENTAL");
     command.env("RUSTFLAGS", rust.trim()).env("CFLAGS", c.trim());
     command.env("CARGO_TARGET_DIR", target).current_dir(here);
     let status = command.status().map_err(|e| format!("cargo: {e}"))?;
