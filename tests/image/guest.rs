@@ -4,14 +4,15 @@
 //! all tests from standing still, and the error says so.
 
 use std::fs::File;
-use std::io::{Read, Write as _};
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
+use super::carrier::Line;
 use crate::daemon::programs::Folder;
 
 /// After so long a wait says that it still waits.
@@ -43,7 +44,7 @@ pub(crate) enum Start {
 /// A running guest. Dropped, it is killed.
 pub(crate) struct Guest {
     child: Child,
-    keys: Option<ChildStdin>,
+    keys: Box<dyn Write>,
     lines: Receiver<String>,
     said: Vec<String>,
     started: Instant,
@@ -55,13 +56,7 @@ pub(crate) struct Guest {
 impl Guest {
     /// Boots a disk, with further words for QEMU.
     pub(crate) fn start(folder: &Folder, disk: &Path, start: Start, more: &[String]) -> Self {
-        let drive = [
-            "-drive".to_owned(),
-            format!("if=none,id=d,format=raw,file={}", disk.display()),
-            "-device".to_owned(),
-            "virtio-blk-pci,drive=d,bootindex=1".to_owned(),
-        ];
-        Self::start_on(folder, &[&drive, more].concat(), start)
+        Self::start_on(folder, &[&drive(disk), more].concat(), start)
     }
 
     /// Boots a disk whose writes are all logged in a file (`record`).
@@ -74,15 +69,40 @@ impl Guest {
         Self::start_on(folder, drives, Start::Floor)
     }
 
+    /// Boots a disk with a serial line that has a carrier (`carrier`).
+    pub(crate) fn start_wired(folder: &Folder, disk: &Path, start: Start, line: &Line) -> Self {
+        let drives = drive(disk);
+        let mut qemu = Command::new("qemu-system-x86_64");
+        line.plug_in(&mut qemu);
+        qemu.stdin(Stdio::null()).stdout(Stdio::null());
+        Self::run(qemu, folder, &drives, start, |_| (line.ours(), Box::new(line.ours())))
+    }
+
     fn start_on(folder: &Folder, drives: &[String], start: Start) -> Self {
+        let mut qemu = Command::new("qemu-system-x86_64");
+        qemu.args(["-serial", "stdio"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        Self::run(qemu, folder, drives, start, |child| {
+            let serial = child.stdout.take().expect("stdout is piped");
+            (serial, Box::new(child.stdin.take().expect("stdin is piped")))
+        })
+    }
+
+    /// Adds the machine to a command that has a serial line, and starts it; `ends` are what the
+    /// line says and where keys go.
+    fn run<R: Read + Send + 'static>(
+        mut qemu: Command,
+        folder: &Folder,
+        drives: &[String],
+        start: Start,
+        ends: impl FnOnce(&mut Child) -> (R, Box<dyn Write>),
+    ) -> Self {
         let mail = free_port();
         let monitor = folder.path("monitor");
         let _ = std::fs::remove_file(&monitor);
-        let mut qemu = Command::new("qemu-system-x86_64");
         // KVM where it works; nothing here depends on it.
         let accel = std::env::var("RINGPOST_ACCEL").unwrap_or_else(|_| "tcg,thread=multi".into());
         qemu.args(["-machine", "q35", "-accel", &accel, "-cpu", "max", "-m", "512", "-smp", "2"]);
-        qemu.args(["-display", "none", "-serial", "stdio", "-nodefaults"]);
+        qemu.args(["-display", "none", "-nodefaults"]);
         qemu.args(["-monitor", &format!("unix:{},server=on,wait=off", monitor.display())]);
         qemu.args(drives);
         qemu.args(["-device", "virtio-rng-pci"]);
@@ -90,12 +110,10 @@ impl Guest {
         qemu.args(["-netdev", &format!("user,id=n,hostfwd=tcp:{mail}-:25")]);
         qemu.args(["-device", "virtio-net-pci,netdev=n,mac=52:54:00:12:34:56,romfile="]);
         firmware(&mut qemu, folder, start);
-        qemu.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-        let mut child = qemu.spawn().expect("qemu-system-x86_64 is installed");
-        let serial = child.stdout.take().expect("stdout is piped");
+        let mut child = qemu.stderr(Stdio::inherit()).spawn().expect("qemu-system-x86_64");
+        let (serial, keys) = ends(&mut child);
         let (to, lines) = channel();
         std::thread::spawn(move || listen(serial, &to));
-        let keys = child.stdin.take();
         Self { child, keys, lines, said: Vec::new(), started: Instant::now(), mail, monitor }
     }
 
@@ -135,7 +153,7 @@ impl Guest {
 
     /// Types on the serial line.
     pub(crate) fn press(&mut self, keys: &str) {
-        let line = self.keys.as_mut().expect("the serial line is piped");
+        let line = &mut self.keys;
         line.write_all(keys.as_bytes()).and_then(|()| line.flush()).expect("QEMU reads keys");
     }
 
@@ -191,8 +209,8 @@ impl Drop for Guest {
 }
 
 /// What a console waits behind, without an end of the line.
-const PROMPTS: [&str; 6] =
-    ["login: ", "password: ", "Again: ", "> ", "Enter to type it: ", "or `quit`: "];
+const PROMPTS: [&str; 7] =
+    ["login: ", "password: ", "Again: ", "> ", "Enter to type it: ", "or `quit`: ", "to do it: "];
 
 /// Without what moves a terminal's cursor (`ESC [ ... letter`).
 fn plain(text: &str) -> String {
@@ -220,7 +238,8 @@ fn listen(mut serial: impl Read, to: &Sender<String>) {
             }
         }
         let text = String::from_utf8_lossy(&line).into_owned();
-        let shown = plain(&text);
+        // A line editor puts the cursor where it is: back to the left, then to the right.
+        let shown = plain(&text).replace('\r', "");
         if PROMPTS.iter().any(|prompt| shown.ends_with(prompt)) {
             let _ = to.send(text);
             line.clear();
@@ -229,6 +248,16 @@ fn listen(mut serial: impl Read, to: &Sender<String>) {
     if !line.is_empty() {
         let _ = to.send(String::from_utf8_lossy(&line).trim_end().to_owned());
     }
+}
+
+/// The disk that is booted from, as QEMU's words.
+fn drive(disk: &Path) -> [String; 4] {
+    [
+        "-drive".to_owned(),
+        format!("if=none,id=d,format=raw,file={}", disk.display()),
+        "-device".to_owned(),
+        "virtio-blk-pci,drive=d,bootindex=1".to_owned(),
+    ]
 }
 
 /// A disk whose writes are all logged in a file, as QEMU's words; the first one is booted from.

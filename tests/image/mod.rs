@@ -10,6 +10,8 @@ mod stage;
 
 mod floor;
 
+mod carrier;
+
 mod guest;
 
 mod load;

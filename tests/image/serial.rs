@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
+use super::carrier::Line;
 use super::guest::{Guest, Start};
 use super::stage;
 use crate::daemon::backend::{Backend, Manners};
@@ -67,7 +68,38 @@ fn a_login_a_command_a_logout_and_the_next_login() {
     // It is there again, and asks again.
     log_in(&mut guest, "root");
     guest.press("poweroff\r");
+    guest.wait_for("Type POWEROFF to do it: ");
+    guest.press("POWEROFF\r");
     guest.wait_for("PowerOff: now");
+}
+
+#[test]
+fn who_is_logged_in_is_logged_out_when_the_carrier_drops() {
+    let folder = Folder::new("serial-carrier");
+    let backend = Backend::start(Manners::default());
+    let [mail, (name, machine)] = stage::config(backend.address);
+    let machine = machine.replace("speed = 115200", "speed = 115200\ncarrier = true");
+    let logins = access(&folder);
+    let files = [(mail.0, mail.1.as_str()), (name, &machine), ("access", &logins)];
+    let disk = stage::disk(&folder, &files);
+    let line = Line::new(&folder);
+    line.raise();
+    let mut guest = Guest::start_wired(&folder, &disk, Start::Direct, &line);
+    guest.wait_for("taking mail");
+    log_in(&mut guest, "root");
+    line.drop_carrier();
+    guest.wait_for("console ended: ");
+    // Mail does not depend on it.
+    let text = "Subject: one\r\n\r\nwithout a console\r\n";
+    Client::greeted(guest.mail).deliver("a@example.net", &["b@example.org"], text);
+    backend.wait_for(1);
+    // Whoever calls next is nobody yet.
+    line.raise();
+    guest.wait_for("login: ");
+    log_in(&mut guest, "root");
+    guest.press("status\r");
+    guest.wait_for("running");
+    guest.power_off();
 }
 
 #[test]

@@ -152,19 +152,51 @@ fn a_full_disk_is_a_452_and_loses_nothing() {
 }
 
 #[test]
-fn held_m_at_the_start_leads_to_maintenance_and_changes_nothing() {
+fn in_maintenance_no_mail_comes_and_nothing_writes_to_the_spool() {
     let folder = Folder::new("trouble-key");
-    let [mail, machine] = stage::config(Backend::nowhere());
+    let address = Backend::nowhere();
+    let [mail, machine] = stage::config(address);
     let disk = stage::disk(&folder, &[(mail.0, &mail.1), (machine.0, &machine.1)]);
+    let mut guest = Guest::start(&folder, &disk, Start::Debug, &[]);
+    guest.wait_for("taking mail");
+    let text = "Subject: x\r\n\r\nthrough maintenance\r\n";
+    Client::greeted(guest.mail).deliver("a@example.net", &["b@example.org"], text);
+    guest.power_off();
     let mut guest = Guest::start(&folder, &disk, Start::Debug, &[]);
     guest.wait_for("hold m for maintenance");
     guest.press("mmmm");
     guest.wait_for("MAINTENANCE: asked for at start");
     guest.wait_for("read-only until the next start");
-    // The console is there, mail is not.
-    assert!(!guest.shell("ringpost status").1);
+    // The console is there, mail and the network are not.
+    let (said, fine) = guest.shell("nc -w 5 127.0.0.1 25 </dev/null");
+    assert!(!fine && !said.contains("220 "), "{said}");
+    let (said, _) = guest.shell("ip link");
+    assert!(!said.contains("state UP"), "{said}");
+    for words in ["status", "queue list", "queue remove 0000000000000000000A.1 --yes REMOVE"] {
+        let (said, fine) = guest.shell(&format!("ringpost {words}"));
+        assert!(!fine && said.contains("in maintenance: asked for at start"), "{words}: {said}");
+    }
     let (said, fine) = guest.shell("ringpost config history");
     assert!(fine && said.contains("1 in force"), "{said}");
+    // The spool is read, and by nobody written: not by the tool, not past it.
+    let (said, fine) = guest.shell("ringpost spool list /dev/spool/0");
+    assert!(fine && said.contains("1 messages."), "{said}");
+    let (said, fine) = guest.shell("ringpost spool repair --yes /dev/spool/0");
+    assert!(!fine && said.contains("/dev/spool/0 is read-only: this machine is in"), "{said}");
+    let (said, fine) = guest.shell("echo torn >/dev/spool/0");
+    assert!(!fine && said.contains("not permitted"), "{said}");
+    // A daemon that somebody starts by hand says why it cannot, and takes nothing.
+    let by_hand = "cd /state/config/current && ringpostd --config mx.toml";
+    let (said, fine) = guest.shell(by_hand);
+    println!("{said}");
+    assert!(!fine && said.contains("/dev/spool/0") && !said.contains("listening"), "{said}");
     assert!(guest.shell("ringpost poweroff").1);
     guest.wait_for("PowerOff: now");
+    // The next start is as if nothing had been.
+    let backend = Backend::start_at(address, Manners::default());
+    let mut guest = Guest::start(&folder, &disk, Start::Debug, &[]);
+    guest.wait_for("taking mail");
+    let mails = backend.wait_for(1);
+    assert!(mails[0].text().contains("through maintenance"), "{}", mails[0].text());
+    guest.power_off();
 }

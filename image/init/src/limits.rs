@@ -18,6 +18,8 @@ pub(crate) const RESTART_FIRST: Duration = Duration::from_millis(200);
 pub(crate) const RESTART_MAX: Duration = Duration::from_secs(30);
 /// A service that ran for so long was fine: the next wait is the first again.
 pub(crate) const RESTART_FINE: Duration = Duration::from_secs(60);
+/// A console that somebody used for so long, or that was waited at, was fine.
+pub(crate) const VISIT_FINE: Duration = Duration::from_secs(2);
 /// How long the daemon may drain before it is killed.
 pub(crate) const DRAIN: Duration = Duration::from_secs(90);
 /// How long any other program may take to end.

@@ -141,6 +141,7 @@ fn prepare(node: &mut Node, keys: keys::Keys) -> Result<prepare::Place, String> 
         node.on_trial(Trial { disk: disk.clone(), files });
     }
     let place = prepare::config(&disk)?;
+    node.know(place.settings.clone());
     if keys.wanted() || asked_by_command_line() {
         return Err("asked for at start".to_owned());
     }

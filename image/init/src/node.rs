@@ -36,6 +36,9 @@ use crate::{array, bless, clock, health, launch, mail, mounts, network};
 /// The debug image's shell: runs on the serial line, where it is there.
 const SHELL: &str = "/bin/sh";
 
+/// Where it is written why there is no mail.
+const MAINTENANCE: &str = "/run/maintenance";
+
 /// How the machine ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
@@ -76,6 +79,8 @@ pub(crate) struct Node {
     /// When that config is undone unless somebody confirms it.
     undo_at: Option<Instant>,
     trial: Option<Trial>,
+    /// When it is looked at next: the line is slow, and each look says why it is not healthy.
+    judge_at: Option<Instant>,
     since: Instant,
     was_ready: bool,
 }
@@ -134,6 +139,7 @@ impl Node {
             console: None,
             settings: Settings::default(),
             trial: None,
+            judge_at: None,
             since: Instant::now(),
             was_ready: false,
         })
@@ -148,6 +154,12 @@ impl Node {
     pub(crate) fn on_trial(&mut self, trial: Trial) {
         say(&format_args!("this version is under trial: {}", trial.files.0.display()));
         self.trial = Some(trial);
+    }
+
+    /// What the machine's settings are, also if it never comes to serve: the console's line is
+    /// among them.
+    pub(crate) fn know(&mut self, settings: Settings) {
+        self.settings = settings;
     }
 
     /// Serves mail.
@@ -178,6 +190,10 @@ impl Node {
         self.ntp = Ntp::new(Vec::new());
         network::down(&self.settings);
         prepare::close_spool();
+        // For the console, which says it to whoever asks for the daemon.
+        if let Err(error) = std::fs::write(MAINTENANCE, format!("{why}\n")) {
+            warn(&format_args!("{MAINTENANCE}: {error}"));
+        }
         self.open_console();
     }
 
@@ -188,7 +204,7 @@ impl Node {
         }
         let words = console_words(&self.settings.console, Path::new(SHELL).exists());
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let console = Service::new("console", &words, PathBuf::from("/"));
+        let console = Service::new("console", &words, PathBuf::from("/")).for_people();
         self.console = Some(console.with("TERM", "vt100").with("PATH", "/bin"));
     }
 
@@ -366,6 +382,10 @@ impl Node {
     /// Blesses a version that works, leaves one that does not.
     fn judge(&mut self) -> Option<End> {
         let trial = self.trial.as_ref()?;
+        if self.judge_at.is_some_and(|at| Instant::now() < at) {
+            return None;
+        }
+        self.judge_at = Some(Instant::now() + TICK);
         let failed = self.daemon.as_ref().map(|d| d.course.failed_starts());
         let state = self.daemon.as_ref().map(|d| d.course.state());
         if matches!(state, Some(State::Ready { .. })) {
@@ -398,19 +418,29 @@ impl Node {
         service.signal(Signal::SIGTERM);
         while service.is_running() {
             self.watchdog.feed();
-            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) => {
-                    service.reaped(pid, &format!("exit code {code}"), Instant::now());
-                }
-                Ok(WaitStatus::Signaled(pid, signal, _)) => {
-                    service.reaped(pid, signal.as_str(), Instant::now());
-                }
+            let ended = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) => Some((pid, format!("exit code {code}"))),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => Some((pid, signal.to_string())),
                 Err(Errno::ECHILD) => return,
-                _ => std::thread::sleep(Duration::from_millis(10)),
+                _ => None,
+            };
+            match ended {
+                // The other one may end meanwhile: who forgot that would wait for it for ever.
+                Some((pid, how)) if !service.reaped(pid, &how, Instant::now()) => {
+                    for other in [&mut self.daemon, &mut self.console].into_iter().flatten() {
+                        other.reaped(pid, &how, Instant::now());
+                    }
+                }
+                Some(_) => {}
+                None => std::thread::sleep(Duration::from_millis(10)),
             }
             if !killed && Instant::now() > until {
                 service.signal(Signal::SIGKILL);
                 killed = true;
+            }
+            // Killed, and still there: the kernel does not let it go. The end goes on without it.
+            if killed && Instant::now() > until + END {
+                return warn(&"a program does not end when it is killed: going on without it");
             }
         }
     }

@@ -18,6 +18,8 @@ use crate::watchdog::Watchdog;
 use crate::{array, disks, helper, mounts, network, provision};
 
 const SEED: &str = "/run/seed";
+/// Where partitions of the spool have names of their own.
+const SPOOL: &str = "/dev/spool";
 /// Where state is mounted.
 pub(crate) const STATE: &str = "/state";
 
@@ -124,6 +126,13 @@ pub(crate) fn machine(disk: &str, settings: &Settings) -> Outcome {
 /// From now on no partition of the spool can be written, by whomever; a new start ends that.
 pub(crate) fn close_spool() {
     array::end();
+    // By the names the operator knows, also where the start did not come so far.
+    if let Ok(own) = disks::own()
+        && !Path::new(SPOOL).exists()
+        && let Err(why) = spool(&own)
+    {
+        warn(&why);
+    }
     let is_spool = |b: &disks::Block| b.label.as_deref() == Some(disks::SPOOL);
     for part in disks::list().into_iter().filter(is_spool) {
         let device = part.device().display().to_string();
@@ -143,7 +152,7 @@ fn spool(own: &str) -> Outcome<Vec<PathBuf>> {
         let disk = part.disk.clone().unwrap_or_default();
         (disk != own, disks::serial(&disk), part.name.clone())
     });
-    fs::create_dir_all("/dev/spool").map_err(|e| format!("/dev/spool: {e}"))?;
+    fs::create_dir_all(SPOOL).map_err(|e| format!("{SPOOL}: {e}"))?;
     for (n, part) in parts.iter().enumerate() {
         name_device(&part.device(), &n.to_string())?;
     }
@@ -158,7 +167,7 @@ fn name_device(device: &Path, name: &str) -> Outcome {
     let fail = |error: std::io::Error| format!("{}: {error}", device.display());
     chown(device, Some(DAEMON_ID), Some(DAEMON_ID)).map_err(fail)?;
     fs::set_permissions(device, fs::Permissions::from_mode(0o600)).map_err(fail)?;
-    symlink(device, Path::new("/dev/spool").join(name)).map_err(fail)
+    symlink(device, Path::new(SPOOL).join(name)).map_err(fail)
 }
 
 /// md and XFS, if the settings choose them.

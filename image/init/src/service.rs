@@ -14,7 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::launch;
-use crate::limits::{READY, RESTART_FINE, RESTART_FIRST, RESTART_MAX};
+use crate::limits::{READY, RESTART_FINE, RESTART_FIRST, RESTART_MAX, VISIT_FINE};
 use crate::say::{say, warn};
 
 /// What a service is doing, and since when.
@@ -33,13 +33,15 @@ pub(crate) enum State {
 pub(crate) struct Course {
     state: State,
     wait: Duration,
+    /// Whoever ran for so long was fine.
+    fine: Duration,
     failed_starts: u32,
 }
 
 impl Course {
     /// To be started now.
-    pub(crate) fn new(now: Instant) -> Self {
-        Self { state: State::Waiting { until: now }, wait: RESTART_FIRST, failed_starts: 0 }
+    pub(crate) fn new(now: Instant, fine: Duration) -> Self {
+        Self { state: State::Waiting { until: now }, wait: RESTART_FIRST, fine, failed_starts: 0 }
     }
 
     /// What it is doing.
@@ -77,10 +79,13 @@ impl Course {
 
     /// It ended, or could not be started.
     pub(crate) fn ended(&mut self, now: Instant) {
-        match self.state {
-            State::Ready { since } if now - since >= RESTART_FINE => self.wait = RESTART_FIRST,
-            State::Ready { .. } => {}
-            _ => self.failed_starts = self.failed_starts.saturating_add(1),
+        let (State::Ready { since } | State::Starting { since } | State::Waiting { until: since }) =
+            self.state;
+        if now.saturating_duration_since(since) >= self.fine {
+            self.wait = RESTART_FIRST;
+        }
+        if !matches!(self.state, State::Ready { .. }) {
+            self.failed_starts = self.failed_starts.saturating_add(1);
         }
         self.state = State::Waiting { until: now + self.wait };
         self.wait = (self.wait * 2).min(RESTART_MAX);
@@ -107,9 +112,15 @@ impl Service {
             words: words.iter().map(OsString::from).collect(),
             folder,
             variables: Vec::new(),
-            course: Course::new(Instant::now()),
+            course: Course::new(Instant::now(), RESTART_FINE),
             pid: None,
         }
+    }
+
+    /// One that people come to and leave again: it waits only if it ends at once.
+    pub(crate) fn for_people(mut self) -> Self {
+        self.course = Course::new(Instant::now(), VISIT_FINE);
+        self
     }
 
     /// A variable of its environment, which holds nothing else.
@@ -170,7 +181,7 @@ mod tests {
     #[test]
     fn waits_grow_and_begin_again_after_a_good_run() {
         let mut now = Instant::now();
-        let mut course = Course::new(now);
+        let mut course = Course::new(now, RESTART_FINE);
         let mut waits = Vec::new();
         for _ in 0..12 {
             assert!(course.is_due(now));
@@ -194,9 +205,28 @@ mod tests {
     }
 
     #[test]
+    fn who_logs_out_again_and_again_does_not_wait_longer_each_time() {
+        let mut now = Instant::now();
+        let mut course = Course::new(now, VISIT_FINE);
+        for _ in 0..12 {
+            course.started(now);
+            now += VISIT_FINE;
+            course.ended(now);
+            assert_eq!(course.state(), State::Waiting { until: now + RESTART_FIRST });
+            now += RESTART_FIRST;
+        }
+        // One that ends at once is not started as fast as the machine can.
+        for _ in 0..12 {
+            course.started(now);
+            course.ended(now);
+        }
+        assert_eq!(course.state(), State::Waiting { until: now + RESTART_MAX });
+    }
+
+    #[test]
     fn an_end_after_readiness_is_no_failed_start() {
         let now = Instant::now();
-        let mut course = Course::new(now);
+        let mut course = Course::new(now, RESTART_FINE);
         course.started(now);
         assert!(!course.is_late(now + READY));
         assert!(course.is_late(now + READY + Duration::from_secs(1)));

@@ -1,14 +1,15 @@
 //! `ringpost flash` and `inject`: an image onto a device, config files onto its config partition.
 //!
-//! *Guarantees*: what was written is read back and compared; a device that is in use, or that is
-//! not removable and was not named by its serial number, is not touched; nor is anything that has
-//! no config partition of ours injected into. An image that was cut short is not written, nor one
-//! that is not what the manifest beside it describes; nor is a config that is no TOML.
+//! *Guarantees*: what was written is read back and compared; a device that is mounted or that the
+//! kernel says is in use, or that is not removable and was not named by its serial number, is not
+//! touched; nor is anything that has no config partition of ours injected into. An image that was
+//! cut short is not written, nor one that is not what the manifest beside it describes; nor is a
+//! config that is no TOML.
 //! *Failure*: which, and what to do; a device that reads back otherwise is called bad.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
@@ -274,14 +275,25 @@ fn may_write(device: &Path, serial: Option<&str>) -> Outcome<()> {
     }
     let told = |name: &str| fs::read_to_string(class.join(name)).unwrap_or_default();
     let found = [told("serial"), told("device/serial")].concat().trim().to_owned();
-    let named = serial.is_some_and(|wanted| !found.is_empty() && wanted == found);
-    if told("removable").trim() != "1" && !named {
-        return Err(format!(
-            "{} is not removable: to overwrite it, name it by --serial {found:?}",
-            path.display()
-        ));
+    named(&path, told("removable").trim() == "1", &found, serial)
+}
+
+/// What is built in must be meant: its serial number says so.
+fn named(path: &Path, removable: bool, found: &str, wanted: Option<&str>) -> Outcome<()> {
+    let path = path.display();
+    match wanted {
+        Some(wanted) if wanted == found && !found.is_empty() => Ok(()),
+        Some(wanted) if !found.is_empty() => Err(format!(
+            "{path} has the serial number {found:?}, not {wanted:?}: nothing was written"
+        )),
+        _ if removable => Ok(()),
+        _ if found.is_empty() => Err(format!(
+            "{path} is not removable and has no serial number to name it by: nothing was written"
+        )),
+        _ => {
+            Err(format!("{path} is not removable: to overwrite it, name it by --serial {found:?}"))
+        }
     }
-    Ok(())
 }
 
 /// A plain file, or a disk of which nothing is mounted; its real path.
@@ -296,9 +308,18 @@ fn unused(device: &Path) -> Outcome<PathBuf> {
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    match used(&name, &mounts) {
-        Some(used) => Err(format!("{used} is mounted: nothing was written")),
-        None => Ok(path),
+    if let Some(used) = used(&name, &mounts) {
+        return Err(format!("{used} is mounted: nothing was written"));
+    }
+    // What else may have it or a part of it, the kernel knows.
+    let alone = OpenOptions::new().read(true).custom_flags(nix::libc::O_EXCL).open(&path);
+    match alone {
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Err(format!(
+            "{} is in use (swap, md, LVM, another program): nothing was written",
+            path.display()
+        )),
+        Err(error) => Err(format!("{}: {error}", path.display())),
+        Ok(_) => Ok(path),
     }
 }
 
@@ -376,6 +397,22 @@ mod tests {
         assert_eq!(used("sdab", mounts).as_deref(), Some("/dev/sdab"));
         assert_eq!(used("sdb", mounts), None);
         assert_eq!(used("nvme0n12", mounts), None);
+    }
+
+    #[test]
+    fn what_is_built_in_must_be_named_by_its_serial_number() {
+        let named = |removable, found: &str, wanted: Option<&str>| {
+            named(Path::new("/dev/sdx"), removable, found, wanted)
+        };
+        assert_eq!(named(true, "", None), Ok(()));
+        assert_eq!(named(true, "A1", Some("A1")), Ok(()));
+        assert_eq!(named(false, "A1", Some("A1")), Ok(()));
+        assert!(named(false, "A1", None).unwrap_err().contains("--serial \"A1\""));
+        assert!(named(false, "", Some("")).unwrap_err().contains("no serial number"));
+        // Another disk than the one that was meant, whatever it is.
+        for removable in [true, false] {
+            assert!(named(removable, "A1", Some("B2")).unwrap_err().contains("not \"B2\""));
+        }
     }
 
     /// A disk with a config partition of 64 MiB, as the image has it.

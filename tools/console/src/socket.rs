@@ -158,6 +158,18 @@ fn broken(path: &Path, error: &str) -> Trouble {
     )
 }
 
+/// Where the appliance's init writes why it serves no mail.
+const MAINTENANCE: &str = "/run/maintenance";
+
+/// What cannot be, on an appliance that is in maintenance.
+pub(crate) fn maintenance(exit: Exit, what: &str) -> Option<Trouble> {
+    let why = fs::read_to_string(MAINTENANCE).ok()?;
+    let message = format!("{what}: this machine is in maintenance: {}", why.trim());
+    let advice = "No mail, no network, the spool is read-only until the next start; `config`, \
+        `spool list` and `spool show` work. `reboot` ends it.";
+    Some(Trouble::new(exit, message, advice))
+}
+
 /// What a failed connect means and what to do.
 fn explain(path: &Path, error: &std::io::Error) -> Trouble {
     let shown = path.display();
@@ -165,6 +177,11 @@ fn explain(path: &Path, error: &std::io::Error) -> Trouble {
         "Start it: ringpostd --config docs/examples/mx.toml (or systemctl start ringpost). \
          Elsewhere? Say --socket FILE or set RINGPOST_SOCKET (defaults: {HERE}, {SYSTEM})."
     );
+    if let Some(trouble) = maintenance(Exit::NoDaemon, "no daemon runs")
+        && path == Path::new(SYSTEM)
+    {
+        return trouble;
+    }
     match error.kind() {
         ErrorKind::NotFound => {
             Trouble::new(Exit::NoDaemon, format!("no daemon runs here: no {shown}"), start)

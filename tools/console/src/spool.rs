@@ -5,7 +5,9 @@
 //! *Failure*: a place that is not a spool, of another version or cut short is named with the byte
 //! where it is seen, and not touched.
 
+use std::fs;
 use std::io::Write;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -27,6 +29,7 @@ use serde_json::{Value, json};
 use crate::audit;
 use crate::exit::{Exit, Trouble};
 use crate::page::{Align, Column, Page};
+use crate::socket::maintenance;
 use crate::text::{size, wall};
 
 /// The log in a place that is a folder, as the daemon names it.
@@ -263,7 +266,7 @@ pub(crate) fn export(page: &mut Page, m: &ArgMatches) -> Result<Exit, Trouble> {
     for (ending, octets) in [("eml", content), ("envelope", envelope)] {
         // The id has dots of its own.
         let path = PathBuf::from(format!("{}.{ending}", name.display()));
-        let file = std::fs::OpenOptions::new().write(true).create_new(true).open(&path);
+        let file = fs::OpenOptions::new().write(true).create_new(true).open(&path);
         let written = file.and_then(|mut file| {
             file.write_all(&octets)?;
             file.sync_all()
@@ -400,6 +403,16 @@ impl Repair {
     }
 }
 
+/// Whether the kernel refuses every write to a device, as in the maintenance of the appliance.
+fn is_read_only(place: &Path) -> bool {
+    let Ok(found) = fs::metadata(place) else { return false };
+    let number = found.rdev();
+    let (major, minor) = (nix::sys::stat::major(number), nix::sys::stat::minor(number));
+    found.file_type().is_block_device()
+        && fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/ro"))
+            .is_ok_and(|text| text.trim() == "1")
+}
+
 /// `spool repair`: what a start of the daemon would mend; does it with `--yes`. First all of it is
 /// done in memory, so that what is said is what happens.
 pub(crate) fn repair(page: &mut Page, m: &ArgMatches) -> Result<Exit, Trouble> {
@@ -418,6 +431,11 @@ pub(crate) fn repair(page: &mut Page, m: &ArgMatches) -> Result<Exit, Trouble> {
     }
     let places: Vec<&str> =
         m.get_many::<String>("PLACE").into_iter().flatten().map(String::as_str).collect();
+    if let Some(place) = places.iter().find(|place| is_read_only(Path::new(place))) {
+        let what = format!("{place} is read-only");
+        let elsewhere = || refused(&what, "`blockdev --setrw` as root, then again.");
+        return Err(maintenance(Exit::Refused, &what).unwrap_or_else(elsewhere));
+    }
     audit::write(None, &format!("spool repair --yes {}", places.join(" ")))?;
     let done = mend(set_of(m, |device| device)?)?;
     if !as_json(page, m, "spool-repair", || done.json()) {
