@@ -10,21 +10,25 @@ use super::backend::{Backend, Manners};
 use super::client::Client;
 use super::programs::{Daemon, Folder, Setup, load};
 
-const MIB: u64 = 1 << 20;
+pub(super) const MIB: u64 = 1 << 20;
 
 /// A loop device over a file of ours; detached by its name when dropped.
-struct Loop {
-    device: String,
-    file: PathBuf,
+pub(super) struct Loop {
+    pub(super) device: String,
+    pub(super) file: PathBuf,
     folder: Folder,
 }
 
 impl Loop {
     /// Needs root, as `./x test` does.
-    fn new(name: &str, bytes: u64) -> Self {
+    pub(super) fn new(name: &str, bytes: u64) -> Self {
         let folder = Folder::new(name);
         let file = folder.path("disk");
         File::create(&file).and_then(|made| made.set_len(bytes)).expect("a file of ours");
+        Self::over(folder, file)
+    }
+
+    pub(super) fn over(folder: Folder, file: PathBuf) -> Self {
         let output = Command::new("losetup")
             .args(["--find", "--show", "--direct-io=on"])
             .arg(&file)
@@ -35,7 +39,7 @@ impl Loop {
         Self { device, file, folder }
     }
 
-    fn serial(&self) -> String {
+    pub(super) fn serial(&self) -> String {
         self.file.display().to_string()
     }
 
@@ -55,18 +59,18 @@ impl Drop for Loop {
     }
 }
 
-fn sum(path: &Path) -> u32 {
+pub(super) fn sum(path: &Path) -> u32 {
     crc32c::crc32c(&fs::read(path).expect("readable"))
 }
 
-fn run(program: &str, words: &[&str]) {
+pub(super) fn run(program: &str, words: &[&str]) {
     let output = Command::new(program).args(words).output();
     let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
     assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Marks of what has no tool here: offset and octets.
-fn mark(file: &Path, offset: u64, octets: &[u8]) {
+pub(super) fn mark(file: &Path, offset: u64, octets: &[u8]) {
     let file = File::options().write(true).open(file).expect("ours");
     file.write_all_at(octets, offset).expect("written");
 }

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, symlink};
 use std::path::{Path, PathBuf};
@@ -15,10 +16,10 @@ use super::backend::Backend;
 use super::client::Client;
 use super::programs::{Daemon, Folder, Running, Setup, load, sink};
 
-const FILE: &str = "ringpost.spool";
+pub(super) const FILE: &str = "ringpost.spool";
 
 /// Two places in the folder, the first and the second half.
-fn mirrored(folder: &Folder, mut setup: Setup) -> Setup {
+pub(super) fn mirrored(folder: &Folder, mut setup: Setup) -> Setup {
     let at = |name: &str| folder.path(name).display().to_string();
     setup.place = Some(format!("{}\", \"{}", at("first"), at("second")));
     setup.spool = "mirror = true\nlone_member = true\n".to_owned();
@@ -35,10 +36,23 @@ impl Failing {
         let file = File::from(fd);
         let mut from = File::open(path).expect("a half of the spool");
         std::io::copy(&mut from, &mut &file).expect("memory");
-        let shared = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()));
+        let all = Self(file.into());
         fs::remove_file(path).expect("ours");
-        symlink(shared, path).expect("ours");
+        symlink(all.path(), path).expect("ours");
+        all
+    }
+
+    /// Blank, of that size.
+    pub(crate) fn blank(octets: u64) -> Self {
+        let fd = memfd_create(c"spool", MFdFlags::MFD_ALLOW_SEALING).expect("memory");
+        let file = File::from(fd);
+        file.set_len(octets).expect("memory");
         Self(file.into())
+    }
+
+    /// Where others find it while this process lives.
+    pub(crate) fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd()))
     }
 
     /// Before Linux 6.6 memory takes no `O_DIRECT`.
@@ -55,7 +69,7 @@ impl Failing {
     }
 }
 
-fn acked(list: &Path) -> HashSet<String> {
+pub(super) fn acked(list: &Path) -> HashSet<String> {
     fs::read_to_string(list).unwrap_or_default().lines().map(str::to_owned).collect()
 }
 
@@ -69,18 +83,40 @@ fn arrived(maildir: &Path) -> HashSet<String> {
     entries.filter_map(|entry| id(entry.path())).collect()
 }
 
-fn alarms(daemon: &Daemon) -> String {
+pub(super) fn alarms(daemon: &Daemon) -> String {
     daemon.ask(&["status"])["alarms"].to_string()
 }
 
 /// Mail from many sessions, of which each message is acknowledged, while `during` happens.
-fn loaded(daemon: &mut Daemon, list: &Path, total: usize, during: impl FnOnce(&mut Daemon)) {
+pub(super) fn loaded(
+    daemon: &mut Daemon,
+    list: &Path,
+    total: usize,
+    during: impl FnOnce(&mut Daemon),
+) {
     let words = ["--total", &total.to_string(), "--sessions", "32", "--size", "4k"];
     let mut source = Running(load(daemon.address, list, &words));
     // The list has 21 octets a message and comes in pieces of 8 KiB.
     daemon.until("the load", |_| fs::metadata(list).is_ok_and(|list| list.len() > 8 << 10));
     during(daemon);
     source.0.wait().expect("it ends");
+}
+
+/// The next hop is there at last: each message that was acknowledged reaches it.
+pub(super) fn nothing_is_lost(
+    daemon: &mut Daemon,
+    all: &HashSet<String>,
+    hop: SocketAddr,
+    maildir: &Path,
+) {
+    assert!(daemon.ledger().queued >= all.len() as u64, "{} acknowledged", all.len());
+    let (_sink, _) = sink(maildir, &hop.to_string(), &[]);
+    daemon.until_empty();
+    let arrived = arrived(maildir);
+    let lost: Vec<&String> = all.difference(&arrived).collect();
+    assert!(lost.is_empty(), "{} of {} lost: {lost:?}", lost.len(), all.len());
+    println!("{} acknowledged, {} arrived, none lost", all.len(), arrived.len());
+    assert!(daemon.stop().success());
 }
 
 #[test]
@@ -133,18 +169,11 @@ fn a_half_fails_under_load_is_replaced_and_is_then_all_there_is() {
     fs::rename(&first, folder.path("taken-out")).expect("taken out");
     daemon.start_again();
     assert!(alarms(&daemon).contains("device 0 of the spool is out"), "{}", alarms(&daemon));
-    assert!(daemon.ledger().queued >= all.len() as u64, "{} acknowledged", all.len());
-    let (_sink, _) = sink(&maildir, &address.to_string(), &[]);
-    daemon.until_empty();
-    let arrived = arrived(&maildir);
-    let lost: Vec<&String> = all.difference(&arrived).collect();
-    assert!(lost.is_empty(), "{} of {} lost: {lost:?}", lost.len(), all.len());
-    println!("{} acknowledged, {} arrived, none lost", all.len(), arrived.len());
-    assert!(daemon.stop().success());
+    nothing_is_lost(&mut daemon, &all, address, &maildir);
 }
 
 /// The operator says that a device is there again.
-fn fill(daemon: &Daemon) -> Output {
+pub(super) fn fill(daemon: &Daemon) -> Output {
     daemon.tool(&["spool", "fill"])
 }
 
@@ -154,8 +183,7 @@ fn a_half_that_failed_is_replaced_and_filled_while_the_daemon_runs() {
     let (first, second) = (folder.path("first").join(FILE), folder.path("second").join(FILE));
     let (address, maildir) = (Backend::nowhere(), folder.path("maildir"));
     let mut setup = mirrored(&folder, Setup::new(address));
-    // A log short of space joins when it has some, and here nothing leaves it: a quick machine has
-    // taken more than 8,000 messages by then.
+    // Nothing leaves the log: a quick machine has taken more than 8,000 messages by then.
     setup.segments = 16;
     let mut daemon = Daemon::start("refill-daemon", setup.clone());
     assert!(daemon.stop().success());
@@ -223,23 +251,16 @@ fn a_half_that_failed_is_replaced_and_filled_while_the_daemon_runs() {
     // The other one goes: all mail is on this one.
     fs::rename(&first, folder.path("taken-out")).expect("taken out");
     daemon.start_again();
-    assert!(daemon.ledger().queued >= all.len() as u64, "{} acknowledged", all.len());
-    let (_sink, _) = sink(&maildir, &address.to_string(), &[]);
-    daemon.until_empty();
-    let arrived = arrived(&maildir);
-    let lost: Vec<&String> = all.difference(&arrived).collect();
-    assert!(lost.is_empty(), "{} of {} lost: {lost:?}", lost.len(), all.len());
-    println!("{} acknowledged, {} arrived, none lost", all.len(), arrived.len());
-    assert!(daemon.stop().success());
+    nothing_is_lost(&mut daemon, &all, address, &maildir);
 }
 
-fn text(output: &Output) -> String {
+pub(super) fn text(output: &Output) -> String {
     let all = [&output.stdout[..], &output.stderr[..]].concat();
     String::from_utf8_lossy(&all).split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Flips an octet of those words where they stand first in the file.
-fn rot(path: &Path, words: &[u8]) {
+pub(super) fn rot(path: &Path, words: &[u8]) {
     let octets = fs::read(path).expect("a half of the spool");
     let at = octets.windows(words.len()).position(|w| w == words).expect("it stands there");
     let file = File::options().write(true).open(path).expect("ours");

@@ -113,6 +113,8 @@ impl World {
         let Some(set) = &mut self.set else { return };
         set.joins(member, medium.clone()).expect("its place is free");
         self.reached.fault("member-returned", 1);
+        let short = self.cores.iter().filter(|core| core.log.is_scarce()).count();
+        self.reached.fault("member-returned-to-a-full-log", u64::try_from(short).expect("small"));
         (self.keeper.out, self.keeper.filling, self.keeper.joined) = (false, true, true);
         self.keeper.filled.retain(|(_, m)| *m != member);
         for core in &mut self.cores {

@@ -31,7 +31,7 @@ const FAULT_NAMES: [(&str, Fault); FAULTS] = [
 ];
 
 /// Faults that are none of the simulated disk's.
-pub(super) const MORE_FAULTS: [&str; 17] = [
+pub(super) const MORE_FAULTS: [&str; 18] = [
     "bit-rot",
     "bad-sector",
     "no-space",
@@ -48,6 +48,7 @@ pub(super) const MORE_FAULTS: [&str; 17] = [
     "member-put-out",
     "member-filled",
     "member-returned",
+    "member-returned-to-a-full-log",
     "sealed-healed",
 ];
 

@@ -29,7 +29,7 @@ impl Bench {
         format(&mut devices, geometry, seeds, WALL, false).expect("blank");
         let set = Set::open(devices, 7, false).expect("formatted");
         let options = Options { cores: 1, pid: 9, wall_us: WALL, generation: 6 };
-        let mut found = recover(set, options, &mut |_, _| {}).expect("sound");
+        let mut found = recover(set, options, &mut |_| {}).expect("sound");
         let faults = Faults { latency_us_max: 500, ..Faults::default() };
         let disk = SimDisk::new(found.set.members, faults, 3);
         let start = found.logs.remove(0);

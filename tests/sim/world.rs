@@ -172,7 +172,7 @@ impl World {
             let again = self.common.plan.cut_recovery_in;
             if !self.common.random.one_in(again) || cuts == 3 {
                 self.fuse.drop_strikes.set(self.common.plan.planted == Planted::TailAppended);
-                let found = recover(set, options, &mut |_, _| {}).expect("recovery ends");
+                let found = recover(set, options, &mut |_| {}).expect("recovery ends");
                 self.fuse.drop_strikes.set(false);
                 same(&seen, &found.report);
                 if cuts > 1 {
@@ -200,7 +200,7 @@ impl World {
             _ => strikes + heals + raises + self.common.random.below(40),
         };
         self.fuse.burn_after(fuse);
-        let cut = recover(set, options, &mut |_, _| {});
+        let cut = recover(set, options, &mut |_| {});
         if cut.is_ok() {
             // Fewer writes than thought (a heal of what is struck out): as a start without work.
             return;

@@ -69,6 +69,12 @@ pub enum Request {
     HintsTidy,
     /// Take in devices of the spool that came back, or new ones in their place.
     SpoolFill,
+    /// Take in the mail of a mirror's half that went on alone; then that half is emptied and
+    /// filled.
+    SpoolTakeIn {
+        /// Do it; else it is only said.
+        yes: bool,
+    },
     /// The ladder and its filter.
     Xdp(XdpRequest),
     /// What is known of a message, an address or a client.
@@ -148,6 +154,7 @@ impl Request {
             Self::HintsLoad { .. } => "hints-load",
             Self::HintsTidy => "hints-tidy",
             Self::SpoolFill => "spool-fill",
+            Self::SpoolTakeIn { .. } => "spool-take-in",
             Self::Xdp(_) => "xdp",
             Self::Why(_) => "why",
             Self::LogGrep(_) => "log-grep",
@@ -223,7 +230,7 @@ impl Request {
 }
 
 /// The requests this version knows, by name.
-pub(crate) const NAMES: [&str; 33] = [
+pub(crate) const NAMES: [&str; 34] = [
     "version",
     "status",
     "ledger",
@@ -240,6 +247,7 @@ pub(crate) const NAMES: [&str; 33] = [
     "hints-load",
     "hints-tidy",
     "spool-fill",
+    "spool-take-in",
     "xdp",
     "why",
     "log-grep",

@@ -68,6 +68,7 @@ fn request() -> impl Strategy<Value = Request> {
         Just(Request::Drain),
         Just(Request::HintsTidy),
         Just(Request::SpoolFill),
+        any::<bool>().prop_map(|yes| Request::SpoolTakeIn { yes }),
         Just(Request::LogLevel { level: None }),
         prop::sample::select(&Level::ALL[..])
             .prop_map(|(level, _)| Request::LogLevel { level: Some(level) }),
@@ -315,6 +316,7 @@ fn operators_look_and_retry() {
         Request::Reload,
         Request::HintsTidy,
         Request::SpoolFill,
+        Request::SpoolTakeIn { yes: true },
         Request::Upgrade(Upgrade::default()),
         Request::Rule(Rule::HoldDomain(name())),
         Request::Config(ConfigAct::Confirm),

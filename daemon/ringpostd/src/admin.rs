@@ -345,6 +345,11 @@ fn status(desk: &Desk, count: Count) -> Status {
             desk.core
         ));
     }
+    for member in desk.log.waiting_to_join() {
+        let core = desk.core;
+        let why = "until its log can be written";
+        alarms.push(format!("core {core}: device {member} waits to be filled {why}"));
+    }
     let core = Core {
         core: u16::try_from(desk.core).unwrap_or(u16::MAX),
         accepted: desk.stream.metrics.get(Counter::MessagesAccepted),

@@ -269,7 +269,7 @@ fn recover(
     journal: &mut Journal,
 ) -> Result<Store, BootError> {
     let mut progress = Progress::new(engine::now_us());
-    let mut told = |done, total| progress.told(engine::now_us(), done, total, journal);
+    let mut told = |devices: &[_]| progress.told(engine::now_us(), devices, journal);
     let store = locked.recover(config, cores, engine::wall_us(), &mut told)?;
     tell_recovery(&store, progress.took_ms(engine::now_us()), journal);
     Ok(store)
@@ -453,8 +453,8 @@ fn lasting_alarms(report: &Report) -> Vec<String> {
     }
     for member in &report.members_out {
         let what = if report.members_alone.contains(member) {
-            "is out: it went on alone, and has mail that is nowhere else; export it with `ringpost \
-             spool`, then blank it"
+            "is out: it went on alone, and has mail that is nowhere else; `ringpost spool take-in` \
+             takes that in, then empties it"
         } else if report.members_filling.contains(member) {
             "is being filled: mail has one copy only"
         } else {

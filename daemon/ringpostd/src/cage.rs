@@ -14,7 +14,6 @@ mod calls;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 use landlock::{
@@ -120,12 +119,14 @@ fn places(config: &Config, file: &Path) -> Places {
         into.extend([above(&certificate.certificate), above(&certificate.key)]);
     }
     for place in &config.spool.places {
-        // A disk that comes back is another node of the same folder.
-        let is_device = fs::metadata(place).is_ok_and(|meta| meta.file_type().is_block_device());
-        if is_device {
+        // A disk that comes back is another node of the same folder; where it is not there now, no
+        // folder may be made that would stand in its way.
+        if fs::metadata(place).is_ok_and(|meta| meta.is_dir()) {
+            places.write.insert(place.clone());
+        } else {
             places.write.insert(place.parent().map_or_else(|| "/dev".into(), Path::to_owned));
+            places.write.insert(above(place));
         }
-        places.write.insert(if is_device { above(place) } else { place.clone() });
     }
     let files = [Some(&config.hints.file), config.hints.snapshot.as_ref()];
     let files = files.into_iter().chain([config.admin.socket.as_ref()]).flatten();

@@ -62,6 +62,7 @@ mod bans;
 
 mod ladder;
 mod devices;
+mod takein;
 
 mod chores;
 

@@ -31,6 +31,7 @@ pub mod outbound;
 pub mod tally;
 pub mod relay;
 pub mod admin;
+pub mod takein;
 pub mod shard;
 pub mod house;
 pub mod cage;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use control::{Reply, Request};
 use spool::file::FileDevice;
+use spool::message::Envelope;
 
 use crate::config::Config;
 use crate::dns::{AddressAnswer, MxAnswer, Outcome, Question};
@@ -48,6 +49,17 @@ pub struct Joining {
     pub same: bool,
 }
 
+/// A message of a mirror's half that went on alone.
+#[derive(Debug)]
+pub struct Arriving {
+    /// Its envelope, under the id it had there.
+    pub envelope: Box<Envelope>,
+    /// Its header section as received.
+    pub header: Vec<u8>,
+    /// Its whole body.
+    pub body: Vec<u8>,
+}
+
 /// To a core.
 #[derive(Debug)]
 pub enum ToCore {
@@ -69,6 +81,8 @@ pub enum ToCore {
     Recheck(Vec<(std::net::IpAddr, u8)>),
     /// The admin tool asks, for that user; the number names the question.
     Asked(u64, u32, Arc<Request>),
+    /// Keep that message under an id of this run; the number names the question.
+    TakeIn(u64, Box<Arriving>),
     /// Stop accepting, finish what is under way, stop.
     Drain,
     /// The clock is vouched for, or not any more.

@@ -26,6 +26,7 @@ use crate::lookup::{Known, Names};
 use crate::metrics::{Counter, Gauge};
 use crate::post::{Joining, Orders, ToCore, ToHouse};
 use crate::relay::Relay;
+use crate::takein::TakeIn;
 use crate::tally;
 
 /// The timer for log and relay.
@@ -61,6 +62,7 @@ pub struct Shard {
     desk: Desk,
     relay: Relay,
     clerk: Clerk,
+    takein: TakeIn,
     slots: Vec<Slot>,
     listeners: Vec<Listener>,
     /// Listeners closed by a standing order: address and tag.
@@ -92,6 +94,7 @@ impl Shard {
             desk,
             relay,
             clerk: Clerk::default(),
+            takein: TakeIn::default(),
             slots,
             listeners,
             closed: Vec::new(),
@@ -266,6 +269,9 @@ impl Shard {
                 self.names(core, |names, core| names.recheck(core, &zones, clients));
             }
             ToCore::Asked(number, uid, request) => self.asked(number, uid, &request),
+            ToCore::TakeIn(number, arriving) => {
+                self.takein.begin(&mut self.desk, number, *arriving);
+            }
             ToCore::Drain => self.drain(core),
             ToCore::ClockConfirmed(confirmed) => self.relay.clock_confirmed(confirmed),
             ToCore::MemberOut(member) => self.desk.log.member_out(member, self.desk.now_us),
@@ -410,12 +416,18 @@ impl Shard {
             match event {
                 log::Event::Committed { token, id, content } => {
                     match self.desk.pending.remove(&token) {
-                        Some(pending) => self.kept(core, id, *pending, content),
+                        Some(pending) => {
+                            self.kept(core, id, *pending, content);
+                            self.takein.kept(&mut self.desk, token);
+                        }
                         None => self.relay.committed(core, &mut self.desk, token, id, content),
                     }
                 }
                 log::Event::Refused { token, .. } => match self.desk.pending.remove(&token) {
-                    Some(pending) => self.not_kept(core, &pending),
+                    Some(pending) => {
+                        self.not_kept(core, &pending);
+                        self.takein.refused(&mut self.desk, token);
+                    }
                     None => self.relay.refused(&mut self.desk, token),
                 },
                 log::Event::Resume { token } => self.resume(core, token),
@@ -511,6 +523,9 @@ impl Shard {
     }
 
     fn resume(&mut self, core: &mut Core<ToCore>, token: u64) {
+        if self.takein.resume(&mut self.desk, token) {
+            return;
+        }
         let waiting = self.desk.paused.remove(&token);
         if let Some(conn) = waiting {
             self.session(core, conn, Session::resume);

@@ -128,7 +128,7 @@ fn main() {
     let set = Set::open(vec![device], 1, false).expect("a measurement stops where it is wrong");
     let options = Options { cores: 1, pid: 1, wall_us: 10, generation: 4 };
     let mut found =
-        recover(set, options, &mut |_, _| {}).expect("a measurement stops where it is wrong");
+        recover(set, options, &mut |_| {}).expect("a measurement stops where it is wrong");
     let (_sender, receiver) = mailbox(16).expect("a measurement stops where it is wrong");
     let config = Config { disk_buffers: disk_classes(1), ..Config::default() };
     let mut core: Core<()> = Core::new(

@@ -21,7 +21,7 @@ use crate::replay::{Replayed, replay};
 use crate::seal;
 use crate::segment::{SegmentKind, SegmentRef};
 use crate::set::{Problem, Set, SetError, problem};
-use crate::survey::{Damage, Survey, survey};
+use crate::survey::{Damage, Progress, Survey, survey};
 
 /// How to start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -115,7 +115,7 @@ pub struct Recovered<D> {
 /// # Errors
 /// When something on it is not ours to read.
 pub fn inspect<D: Device>(set: &mut Set<D>) -> Result<(Table, Report), SetError> {
-    let survey = survey(set, &mut |_, _| {})?;
+    let survey = survey(set, &mut |_| {})?;
     let replayed = replay(set, &survey);
     let report = report(set, &survey, &replayed);
     Ok((replayed.live, report))
@@ -129,7 +129,7 @@ pub fn inspect<D: Device>(set: &mut Set<D>) -> Result<(Table, Report), SetError>
 pub fn recover<D: Device>(
     mut set: Set<D>,
     options: Options,
-    progress: &mut dyn FnMut(u64, u64),
+    progress: &mut Progress<'_>,
 ) -> Result<Recovered<D>, SetError> {
     // What an earlier process wrote may still be on its way to the medium.
     set.sync()?;

@@ -173,9 +173,9 @@ impl fmt::Display for SetError {
             Problem::OtherLog => f.write_str("a segment of another log"),
             Problem::RunsExhausted => f.write_str("run numbers are used up: format a new spool"),
             Problem::Complete => f.write_str("no member of the set is missing"),
-            Problem::WentOn => f.write_str(
-                "went on alone while the others did, too: export its mail, then blank it",
-            ),
+            Problem::WentOn => {
+                f.write_str("went on alone while the others did, too: see `ringpost spool take-in`")
+            }
         }
     }
 }
@@ -590,6 +590,25 @@ impl<D: Device> Set<D> {
             let found = device.bytes();
             return Err(problem(device, found, Problem::Truncated { expected, found }));
         }
+        Ok(self.blanking(member))
+    }
+
+    /// A member that went on alone while the others did, too, and whose mail they have by now: what
+    /// must be written on it before `joins` is returned.
+    ///
+    /// # Errors
+    /// It is none, or its place is taken.
+    pub fn admit_alone(&mut self, device: &mut D) -> Result<Blanking, SetError> {
+        match self.admit(device) {
+            Err(SetError { problem: Problem::WentOn, .. }) => {}
+            other => return other,
+        }
+        let member = read_superblock(device)?.member;
+        let n = usize::from(member);
+        if n >= self.members.len() || self.members[n].is_some() || self.joining[n].is_some() {
+            return Err(problem(device, 0, Problem::Twice(member)));
+        }
+        self.alone.retain(|alone| *alone != member);
         Ok(self.blanking(member))
     }
 

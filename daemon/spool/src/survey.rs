@@ -113,11 +113,25 @@ pub(crate) struct Survey {
     pub(crate) batches: u64,
 }
 
+/// How far the reading of one device is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DeviceRead {
+    /// Its name.
+    pub device: String,
+    /// Bytes read.
+    pub read: u64,
+    /// Of so many.
+    pub of: u64,
+}
+
+/// Who hears how far it is on each device.
+pub type Progress<'a> = dyn FnMut(&[DeviceRead]) + 'a;
+
 /// Looks at every segment: at header and footer of all, then at the content of those that have no
-/// footer, once. `progress` hears how many bytes were read of how many.
+/// footer, once.
 pub(crate) fn survey<D: Device>(
     set: &mut Set<D>,
-    progress: &mut dyn FnMut(u64, u64),
+    progress: &mut Progress<'_>,
 ) -> Result<Survey, SetError> {
     let mut survey = Survey::of(Vec::new());
     let columns = u8::try_from(set.logs.len()).expect("at most MEMBERS_MAX");
@@ -127,14 +141,18 @@ pub(crate) fn survey<D: Device>(
     };
     let places: Vec<SegmentRef> = places().collect();
     let ends = 2 * len64(BLOCK);
-    let mut work = Work { done: 0, total: ends * len64(places.len()), tell: progress };
+    let mut work = Work::new(set, progress);
+    let members = |set: &Set<D>, at: SegmentRef| set.column_members(at.column()).into_iter();
+    for at in &places {
+        members(set, *at).flatten().for_each(|member| work.expect(member, ends));
+    }
     for at in places {
         let found = survey.look(set, at)?;
         let waits = found.header.is_some_and(|h| !h.unfinished) && found.footer.is_none();
-        let copies = set.column_members(at.column()).into_iter().flatten().count();
-        work.total += u64::from(waits) * len64(copies) * u64::from(set.segment_bytes());
-        work.total += found.footer.map_or(0, |footer| u64::from(footer.bytes));
-        work.done(ends);
+        for member in members(set, at).flatten() {
+            work.expect(member, u64::from(waits) * u64::from(set.segment_bytes()));
+            work.done(member, ends);
+        }
         survey.segments.push(found);
     }
     for i in 0..survey.segments.len() {
@@ -152,15 +170,39 @@ pub(crate) fn survey<D: Device>(
 
 /// How far the reading is.
 struct Work<'a> {
-    done: u64,
-    total: u64,
-    tell: &'a mut dyn FnMut(u64, u64),
+    devices: Vec<DeviceRead>,
+    /// Which of them is that member.
+    of: Vec<Option<usize>>,
+    tell: &'a mut dyn FnMut(&[DeviceRead]),
 }
 
-impl Work<'_> {
-    fn done(&mut self, bytes: u64) {
-        self.done += bytes;
-        (self.tell)(self.done.min(self.total), self.total);
+impl<'a> Work<'a> {
+    fn new<D: Device>(set: &Set<D>, tell: &'a mut Progress<'_>) -> Self {
+        let (mut devices, mut of) = (Vec::new(), Vec::new());
+        for device in &set.members {
+            of.push(device.as_ref().map(|_| devices.len()));
+            let named = |d: &D| DeviceRead { device: d.name().to_owned(), read: 0, of: 0 };
+            devices.extend(device.as_ref().map(named));
+        }
+        Self { devices, of, tell }
+    }
+
+    fn device(&mut self, member: u16) -> Option<&mut DeviceRead> {
+        let n = self.of.get(usize::from(member)).copied().flatten()?;
+        self.devices.get_mut(n)
+    }
+
+    fn expect(&mut self, member: u16, bytes: u64) {
+        if let Some(device) = self.device(member) {
+            device.of += bytes;
+        }
+    }
+
+    fn done(&mut self, member: u16, bytes: u64) {
+        if let Some(device) = self.device(member) {
+            device.read = device.of.min(device.read + bytes);
+        }
+        (self.tell)(&self.devices);
     }
 }
 
@@ -534,7 +576,7 @@ fn read_what_can_be<D: Device>(
 ) -> Result<(), SetError> {
     let step = crate::limits::BATCH_BYTES_MAX;
     for (n, piece) in into.chunks_mut(step).enumerate() {
-        work.done(len64(piece.len()));
+        work.done(member, len64(piece.len()));
         if set.read(member, at, n * step, piece).is_ok() {
             continue;
         }

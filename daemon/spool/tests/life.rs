@@ -37,7 +37,7 @@ fn start(path: &Path) -> Recovered<FileDevice> {
     let device = FileDevice::open(path, Durability::Full, true).unwrap();
     let set = Set::open(vec![device], 1, false).unwrap();
     let options = Options { cores: 1, pid: std::process::id(), wall_us: 10, generation: 4 };
-    recover(set, options, &mut |_, _| {}).unwrap()
+    recover(set, options, &mut |_| {}).unwrap()
 }
 
 fn id(n: u64) -> TransactionId {

@@ -364,7 +364,7 @@ fn mend<D: Device>(mut set: Set<D>) -> Result<Repair, Trouble> {
         wall_us: set.superblock.started_wall_us,
         generation: set.superblock.generation.id.wrapping_add(1),
     };
-    let mut done = recover(set, options, &mut |_, _| {}).map_err(|e| set_trouble(&e))?;
+    let mut done = recover(set, options, &mut |_| {}).map_err(|e| set_trouble(&e))?;
     let healed = heal(&mut done.set, &mut |_, _| {}).map_err(|e| set_trouble(&e))?;
     release(&mut done.set).map_err(|e| set_trouble(&e))?;
     let (healed, lost) = healed.into_iter().partition(|d| d.what == DamageKind::Copy);

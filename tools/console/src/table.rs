@@ -39,7 +39,7 @@ pub(crate) fn rows() -> impl Iterator<Item = &'static Row> {
     ROWS.iter().chain(more).chain(talking).chain(&ladder::ROWS).chain(&machine::ROWS)
 }
 
-const ROWS: [Row; 21] = [
+const ROWS: [Row; 22] = [
     Row { local: Some(commands), ..row("commands", "Every command, one a line") },
     row("shell", "One command a line, or a number of the menu; for serial lines"),
     Row { request: |_| Ok(Request::Version), ..row("version", "What runs there") },
@@ -148,6 +148,12 @@ const ROWS: [Row; 21] = [
     Row {
         request: |_| Ok(Request::SpoolFill),
         ..row("spool fill", "Have the daemon take in devices that came back, and fill them")
+    },
+    Row {
+        arguments: || vec![flag("yes", "Do it; without this it is only said")],
+        request: |m| Ok(Request::SpoolTakeIn { yes: m.get_flag("yes") }),
+        wait_s: 3_600,
+        ..row("spool take-in", "Have the daemon take in the mail of a half that went on alone")
     },
 ];
 

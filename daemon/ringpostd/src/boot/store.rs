@@ -11,11 +11,13 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use spool::alien::{self, Alien};
-use spool::disk::Device as _;
+use spool::disk::{Device as _, DiskError};
 use spool::file::{Durability, FileDevice, OpenError};
+use spool::limits::BLOCK;
 use spool::log::LogStart;
 use spool::recovery::{self, Options, Report};
 use spool::set::{self, Geometry, Problem, Seeds, Set, SetError};
+use spool::survey::Progress;
 
 use crate::config::{self, Config, Serial};
 use crate::house::Returned;
@@ -89,15 +91,24 @@ pub(super) fn returned(
     let there = places.iter().filter(|place| place.is_there() && !is_used(place));
     let open = |place: &PlaceOf| {
         if let Some(same) = held.iter().find(|device| device.is_at(&place.path)) {
-            let device = same.duplicate().map_err(|error| error.to_string())?;
-            return Ok(Returned { device, same: true });
+            let mut device = same.duplicate().map_err(|error| error.to_string())?;
+            // A disk that was pulled may come back under the number it had: that descriptor is
+            // dead, and what stands there now is to be opened like any other.
+            if !place.is_device || !matches!(is_readable(&mut device), Err(DiskError::Io(_))) {
+                return Ok(Returned { device, same: true, notes: Vec::new() });
+            }
         }
-        guard(std::slice::from_ref(place), durability, &config.spool.take_serials).map_err(said)?;
+        let one = std::slice::from_ref(place);
+        let notes = guard(one, durability, &config.spool.take_serials).map_err(said)?;
         let device = FileDevice::open(&place.path, durability, true);
         let device = device.map_err(|error| said(place.fail(&error)))?;
-        Ok(Returned { device, same: false })
+        Ok(Returned { device, same: false, notes })
     };
     there.map(open).collect()
+}
+
+fn is_readable(device: &mut FileDevice) -> Result<(), DiskError> {
+    device.read(0, &mut [0; BLOCK])
 }
 
 fn durability(config: &Config) -> Durability {
@@ -160,7 +171,7 @@ impl Locked {
         config: &Config,
         cores: usize,
         wall_us: u64,
-        progress: &mut dyn FnMut(u64, u64),
+        progress: &mut Progress<'_>,
     ) -> Result<Store, BootError> {
         let Self { devices, geometry, mut notes } = self;
         let set = Set::open(devices, config.node.id, config.spool.lone_member).map_err(explain)?;
@@ -426,7 +437,7 @@ mod tests {
     struct Dir(PathBuf);
 
     fn open(config: &Config, cores: usize, wall_us: u64) -> Result<Store, BootError> {
-        lock(config, cores, wall_us)?.recover(config, cores, wall_us, &mut |_, _| {})
+        lock(config, cores, wall_us)?.recover(config, cores, wall_us, &mut |_| {})
     }
 
     impl Dir {

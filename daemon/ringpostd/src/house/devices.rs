@@ -5,6 +5,7 @@
 //! to it.
 //! *Failure*: when that cannot be written, the core that asked answers 451 and asks again.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
@@ -13,6 +14,8 @@ use std::sync::Arc;
 use control::{Failure, FailureCode, Reply, Text};
 use spool::disk::Device as _;
 use spool::file::FileDevice;
+use spool::id::TransactionId;
+use spool::set::Blanking;
 
 use crate::config::Config;
 use crate::events::{Alarm, Note};
@@ -35,6 +38,10 @@ pub(super) struct Absent {
     held: Vec<FileDevice>,
     /// Devices are being looked for.
     busy: bool,
+    /// Mail of a half that went on alone is being taken in: messages done, of how many.
+    pub(super) taking: Option<(usize, usize)>,
+    /// Messages taken in from it in this life: their ids there, and when they were received.
+    pub(super) taken: HashSet<(TransactionId, u64)>,
 }
 
 /// A device found at one of the config's places that no member of the set has.
@@ -44,6 +51,8 @@ pub struct Returned {
     pub device: FileDevice,
     /// It is one that was put out in this life.
     pub same: bool,
+    /// What was done to it before, as the config says.
+    pub notes: Vec<String>,
 }
 
 /// Looks at the config's places: at those that have none of the devices in use. What is there, one
@@ -117,11 +126,11 @@ impl House {
         let fail = |message: &str, advice: &str| {
             Reply::Failure(Failure::new(FailureCode::Refused, message, advice))
         };
-        if std::mem::replace(&mut self.absent.borrow_mut().busy, true) {
+        if !self.may_look() {
             return fail("devices are being looked for", "ask again in a moment");
         }
         let said = self.fill_found().await;
-        self.absent.borrow_mut().busy = false;
+        self.looked();
         match said {
             Ok((begun, refused)) if !begun.is_empty() => {
                 let lines = [begun, refused].concat().join("; ");
@@ -135,8 +144,39 @@ impl House {
         }
     }
 
+    /// One at a time looks for devices; `looked` follows.
+    pub(super) fn may_look(&self) -> bool {
+        !std::mem::replace(&mut self.absent.borrow_mut().busy, true)
+    }
+
+    pub(super) fn looked(&self) {
+        self.absent.borrow_mut().busy = false;
+    }
+
     /// What is being filled, and what cannot be.
     async fn fill_found(self: &Rc<Self>) -> Result<(Vec<String>, Vec<String>), String> {
+        let (mut begun, mut refused) = (Vec::new(), Vec::new());
+        for returned in self.look_around().await? {
+            let done = match returned {
+                Ok(Returned { mut device, same, .. }) => {
+                    let admitted = self.set.borrow().admit(&mut device);
+                    match admitted.map_err(|error| error.to_string()) {
+                        Ok(blanking) => self.fill_one(device, same, blanking).await,
+                        Err(why) => Err(why),
+                    }
+                }
+                Err(why) => Err(why),
+            };
+            match done {
+                Ok(line) => begun.push(line),
+                Err(line) => refused.push(line),
+            }
+        }
+        Ok((begun, refused))
+    }
+
+    /// What stands at the config's places and is none of the devices in use, or why not.
+    pub(super) async fn look_around(&self) -> Result<Vec<Result<Returned, String>>, String> {
         let twins = |devices: &[&FileDevice]| {
             let twins = devices.iter().map(|device| device.duplicate());
             twins.collect::<io::Result<Vec<_>>>().map_err(|error| error.to_string())
@@ -148,24 +188,20 @@ impl House {
         };
         let (look, orders) = (self.look, Arc::clone(&self.orders.borrow()));
         let found = tokio::task::spawn_blocking(move || look(&orders.config, &used, &held)).await;
-        let (mut begun, mut refused) = (Vec::new(), Vec::new());
-        for returned in found.map_err(|error| error.to_string())? {
-            let done = match returned {
-                Ok(returned) => self.fill_one(returned).await,
-                Err(why) => Err(why),
-            };
-            match done {
-                Ok(line) => begun.push(line),
-                Err(line) => refused.push(line),
-            }
+        let found = found.map_err(|error| error.to_string())?;
+        for note in found.iter().flatten().flat_map(|returned| &returned.notes) {
+            self.note(Note::Recovered, note);
         }
-        Ok((begun, refused))
+        Ok(found)
     }
 
     /// Empties a device and has it filled.
-    async fn fill_one(self: &Rc<Self>, returned: Returned) -> Result<String, String> {
-        let Returned { mut device, same } = returned;
-        let blanking = self.set.borrow().admit(&mut device).map_err(|error| error.to_string())?;
+    pub(super) async fn fill_one(
+        self: &Rc<Self>,
+        mut device: FileDevice,
+        same: bool,
+        blanking: Blanking,
+    ) -> Result<String, String> {
         let member = blanking.member();
         let emptied = tokio::task::spawn_blocking(move || {
             blanking.write(&mut device).map(|()| device).map_err(|error| error.to_string())
@@ -197,6 +233,10 @@ impl House {
     /// What the operator should know of members, beside what was known at start.
     pub(super) fn device_alarms(&self, lines: &mut Vec<String>) {
         let absent = self.absent.borrow();
+        if let Some((done, all)) = absent.taking {
+            let what = "messages of a half that went on alone are taken in";
+            lines.push(format!("spool take-in: {done} of {all} {what}"));
+        }
         for member in &absent.back {
             lines.retain(|line| !line.starts_with(&format!("device {member} of the spool is ")));
         }

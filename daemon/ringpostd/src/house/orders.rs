@@ -41,6 +41,7 @@ impl House {
             Request::HintsLoad { hints } => format!("hints load of {}", hints.len()),
             Request::HintsTidy => "hints tidy".to_owned(),
             Request::SpoolFill => "spool fill".to_owned(),
+            Request::SpoolTakeIn { yes: true } => "spool take-in --yes".to_owned(),
             Request::Trace { network, seconds } => format!("trace {} {seconds} s", &**network),
             Request::Upgrade(wanted) => {
                 let flag =

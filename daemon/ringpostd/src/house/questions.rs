@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use control::{
     Backlog, Failure, FailureCode, Ledger, List, QueueEntry, QueuePage, Reply, Request, Rows,
-    Status, Summary, Top, Tops,
+    Status, Summary, Text, Top, Tops,
 };
 use engine::MailboxSender;
 use spool::id::{MessageId, TransactionId};
@@ -21,7 +21,7 @@ use crate::admin::order;
 use crate::post::ToCore;
 use crate::recorder::sorted;
 
-use super::limits::{ANSWER_WAIT, QUESTIONS_MAX};
+use super::limits::{ACT_WAIT, ANSWER_WAIT, QUESTIONS_MAX};
 
 #[derive(Debug)]
 struct Question {
@@ -76,19 +76,7 @@ impl Questions {
         wait: Duration,
     ) -> Result<Parts, Failure> {
         let cores = &self.cores[..cores];
-        if self.open.borrow().len() >= QUESTIONS_MAX {
-            let advice = "ask again in a few seconds";
-            return Err(Failure::new(FailureCode::Busy, "too many questions at once", advice));
-        }
-        let number = {
-            let mut last = self.last.borrow_mut();
-            *last += 1;
-            *last
-        };
-        let complete = Rc::new(Notify::new());
-        let parts = cores.iter().map(|_| None).collect();
-        let question = Question { parts, complete: Rc::clone(&complete) };
-        self.open.borrow_mut().insert(number, question);
+        let (number, complete) = self.begin(cores.iter().map(|_| None).collect())?;
         let request = Arc::new(request);
         for core in cores {
             // A core whose mailbox is full is one that does not answer.
@@ -106,6 +94,42 @@ impl Questions {
     pub(super) async fn ask_first(&self, request: Request) -> Result<Reply, Failure> {
         let parts = self.ask_of(1, 0, request, ANSWER_WAIT).await?;
         Ok(parts.into_iter().next().flatten().unwrap_or_else(|| Reply::Failure(silent(0))))
+    }
+
+    /// Sends one core what it is to answer, and waits for that.
+    ///
+    /// # Errors
+    /// It does not answer, or too many questions are under way.
+    pub(super) async fn hand(
+        &self,
+        core: usize,
+        mail: impl FnOnce(u64) -> ToCore,
+    ) -> Result<Reply, Failure> {
+        let others = || Reply::Done { message: Text::default() };
+        let parts = (0..self.cores.len()).map(|n| (n != core).then(others)).collect();
+        let (number, complete) = self.begin(parts)?;
+        let _ = self.cores[core].post(mail(number));
+        let _ = tokio::time::timeout(ACT_WAIT, complete.notified()).await;
+        let parts = self.open.borrow_mut().remove(&number).map(|question| question.parts);
+        let part = parts.and_then(|parts| parts.into_iter().nth(core).flatten());
+        part.ok_or_else(|| silent(core))
+    }
+
+    /// A question with these parts; its number, and what tells that it is answered.
+    fn begin(&self, parts: Parts) -> Result<(u64, Rc<Notify>), Failure> {
+        if self.open.borrow().len() >= QUESTIONS_MAX {
+            let advice = "ask again in a few seconds";
+            return Err(Failure::new(FailureCode::Busy, "too many questions at once", advice));
+        }
+        let number = {
+            let mut last = self.last.borrow_mut();
+            *last += 1;
+            *last
+        };
+        let complete = Rc::new(Notify::new());
+        let question = Question { parts, complete: Rc::clone(&complete) };
+        self.open.borrow_mut().insert(number, question);
+        Ok((number, complete))
     }
 
     /// A core's part came. Late ones find nobody.

@@ -174,6 +174,7 @@ impl House {
             }
             Request::Reload => of(self.reload().await, Reply::Reloaded),
             Request::SpoolFill => self.fill_devices().await,
+            Request::SpoolTakeIn { yes } => self.take_in(yes).await,
             Request::Drain => self.drain_and_say(),
             Request::LogLevel { level } => log_level(level),
             Request::HintsList(_)

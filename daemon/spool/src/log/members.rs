@@ -2,8 +2,9 @@
 //!
 //! *Guarantees*: what a failing member lacks is not acknowledged before the owner says that the
 //! generation without it is durable on all others. A member being filled gets every write from the
-//! moment it joins, in segments opened since then, and is not read before all that stood there
-//! earlier is copied. No segment is written to by both: what was open is sealed first.
+//! moment it joins, and is not read before all that stood there earlier is copied. No block is
+//! written by both: of a segment that was open then, only what stood before its next batch is
+//! copied. So a log without a segment to spare takes a member in, too.
 //!
 //! *Limits*: one piece of one segment is copied at a time, with a buffer that nothing else needs.
 //!
@@ -56,6 +57,8 @@ pub(super) struct Refill {
     from_order: u64,
     /// Segments to copy, the next one last.
     left: Vec<usize>,
+    /// Segments that were open when it joined: what is written from there on goes to it, too.
+    ends: Vec<(usize, usize)>,
     offset: usize,
     /// After an error block by block, as far as this.
     careful_until: usize,
@@ -73,6 +76,11 @@ impl Refill {
 
     pub(super) fn is_quiet(&self) -> bool {
         self.asked.is_none()
+    }
+
+    /// How far a segment of that many bytes is to be copied.
+    fn end(&self, i: usize, segment_bytes: usize) -> usize {
+        self.ends.iter().find(|(open, _)| *open == i).map_or(segment_bytes, |(_, end)| *end)
     }
 
     /// The write on its way: since when, to whom.
@@ -222,11 +230,20 @@ impl<B: Buffer> Log<B> {
         // Empty ones, too: what was struck out there may still stand on the new member.
         let old = |i: &usize| self.segments[*i].epoch > 0;
         let left: Vec<usize> = (0..self.segments.len()).filter(mine).filter(old).rev().collect();
+        let cursors = || self.cold.iter().chain([&self.hot]).flatten();
+        let end = |i: usize| match self.segments[i].state {
+            // Its header went to the others only.
+            State::Ready | State::Opening => Some(BLOCK),
+            State::Open => cursors().find(|c| c.segment == i).map(|c| index(c.offset)),
+            _ => None,
+        };
+        let ends = left.iter().filter_map(|i| Some((*i, end(*i)?))).collect();
         self.refills.push(Refill {
             member,
             segments: left.len(),
             from_order: self.next_order,
             left,
+            ends,
             offset: 0,
             careful_until: 0,
             tries: 0,
@@ -236,18 +253,21 @@ impl<B: Buffer> Log<B> {
         });
     }
 
-    /// That member of this column is there, emptied, and to be filled. It begins when the log can
-    /// do without the segments that are open now.
+    /// That member of this column is there, emptied, and to be filled.
     pub fn member_joins(&mut self, member: Member, column: u8) {
         self.joins.retain(|(m, _)| *m != member);
         self.joins.push((member, column));
     }
 
-    /// Takes in those that wait for it. A segment is written to by the members that were there
-    /// when it was opened: all that is open is sealed.
+    /// Members that wait to be filled until this log can be written.
+    pub fn waiting_to_join(&self) -> impl Iterator<Item = Member> {
+        self.joins.iter().map(|(member, _)| *member)
+    }
+
+    /// Takes in those that wait for it: what is written from now on goes to them, too.
     pub(super) fn begin_joins(&mut self) {
         let busy = self.closing || self.rewriting || self.health == Health::Failed;
-        if self.joins.is_empty() || busy || self.out_asked.is_some() || self.is_scarce() {
+        if self.joins.is_empty() || busy || self.out_asked.is_some() {
             return;
         }
         for (member, number) in std::mem::take(&mut self.joins) {
@@ -259,37 +279,16 @@ impl<B: Buffer> Log<B> {
             *slot = Some(member);
             column.filling = Some(member);
             self.begin_refill(member, number);
-            let here = |log: &Self, i: usize| log.segments[i].at.column() == number;
-            if self.hot.is_some_and(|c| here(self, c.segment)) {
-                self.seal(SegmentKind::Hot);
-            }
-            for bucket in 0..COLD_BUCKETS_MAX {
-                if self.cold[bucket].is_some_and(|c| here(self, c.segment)) {
-                    self.seal(SegmentKind::Cold(u8::try_from(bucket).expect("few buckets")));
-                }
-            }
-            for i in 0..self.segments.len() {
-                if here(self, i) && self.segments[i].state == State::Ready {
-                    self.seal_unused(i);
-                }
-            }
         }
-        self.recount_due = true;
     }
 
-    /// It was opened before a member joined that is being filled: that one would lack it.
-    pub(super) fn is_before_join(&self, i: usize) -> bool {
-        let s = &self.segments[i];
-        let filling = self.columns.iter().find(|c| c.column == s.at.column());
-        let filling = filling.and_then(|c| c.filling);
-        self.refills.iter().any(|r| Some(r.member) == filling && s.order < r.from_order)
-    }
-
-    /// Nothing in that segment changes: it can be copied.
-    fn is_still(&self, i: usize) -> bool {
-        matches!(self.segments[i].state, State::Sealed | State::Free)
-            && self.flights.iter().all(|f| f.segment != i)
-            && self.is_settled(i)
+    /// Nothing changes in what is to be copied of that segment.
+    fn is_still(&self, refill: &Refill, i: usize) -> bool {
+        let end = refill.end(i, index(self.segment_bytes));
+        let is_whole = end == index(self.segment_bytes);
+        let is_closed = matches!(self.segments[i].state, State::Sealed | State::Free);
+        let before = |f: &super::Flight<B>| f.segment == i && index(f.offset) < end;
+        (is_closed || !is_whole) && !self.flights.iter().any(before) && self.is_settled(i)
     }
 
     /// Being copied to a new member: not to be reopened at that moment.
@@ -310,7 +309,8 @@ impl<B: Buffer> Log<B> {
             let is_there = |log: &Self, i: usize| log.segments[i].order >= from_order;
             self.choose(r);
             while let Some(i) = self.refills[r].left.last().copied() {
-                if self.refills[r].offset < size && !is_there(self, i) {
+                let refill = &self.refills[r];
+                if refill.offset < refill.end(i, size) && !is_there(self, i) {
                     break;
                 }
                 let refill = &mut self.refills[r];
@@ -330,7 +330,7 @@ impl<B: Buffer> Log<B> {
             if self.closing || self.health == Health::Failed || !self.may_try(now_us) {
                 return;
             }
-            if !self.is_still(i) {
+            if !self.is_still(&self.refills[r], i) {
                 continue;
             }
             if self.refills[r].data.is_empty() {
@@ -347,7 +347,7 @@ impl<B: Buffer> Log<B> {
         let begun = refill.offset > 0 || !refill.data.is_empty();
         let Some(last) = refill.left.len().checked_sub(1).filter(|_| !begun) else { return };
         let there = |i: &usize| self.segments[*i].order >= refill.from_order;
-        let next = refill.left.iter().rposition(|i| there(i) || self.is_still(*i));
+        let next = refill.left.iter().rposition(|i| there(i) || self.is_still(refill, *i));
         if let Some(n) = next {
             self.refills[r].left.swap(n, last);
         }
@@ -364,7 +364,7 @@ impl<B: Buffer> Log<B> {
         let token = self.token();
         let refill = &mut self.refills[r];
         let careful = refill.offset < refill.careful_until;
-        let left = index(self.segment_bytes) - refill.offset;
+        let left = refill.end(i, index(self.segment_bytes)) - refill.offset;
         let bytes = if careful { BLOCK } else { left.min(BATCH_BYTES_MAX) };
         refill.asked = Some(Piece { token, bytes, writing: false, submitted_us: now_us });
         let offset = at.device_offset(self.segment_bytes) + len64(refill.offset);

@@ -55,7 +55,7 @@ pub(super) enum State {
     Free,
     /// Its header is on the way.
     Opening,
-    /// Dead, and a header is on the way that says so.
+    /// Dead; a header is on the way that says so, then a footer.
     Blanking,
     /// Open, and not yet chosen.
     Ready,
@@ -350,7 +350,8 @@ impl<B: Buffer> Log<B> {
     }
 
     /// Space is so short that the log works on getting some back before anything else.
-    pub(super) fn is_scarce(&self) -> bool {
+    #[must_use]
+    pub fn is_scarce(&self) -> bool {
         self.free_segments() <= self.own_segments() + 1
     }
 
@@ -408,7 +409,7 @@ impl<B: Buffer> Log<B> {
     }
 
     /// One that was opened and not chosen yet.
-    pub(super) fn seal_unused(&mut self, i: usize) {
+    fn seal_unused(&mut self, i: usize) {
         self.segments[i].state = State::Sealing;
         self.footers_due = true;
     }
@@ -528,6 +529,7 @@ impl<B: Buffer> Log<B> {
         segment.index_reserved = 0;
         segment.first_seq = 0;
         segment.last_seq = 0;
+        segment.ledger = Ledger::default();
         buffer.bytes_mut()[..BLOCK].copy_from_slice(&header.encode());
         self.submit_upkeep(disk, (work, i), (0, BLOCK), buffer, now_us);
     }
@@ -588,7 +590,10 @@ impl<B: Buffer> Log<B> {
             return;
         }
         for i in 0..self.segments.len() {
-            if self.segments[i].state != State::Sealing {
+            let s = &self.segments[i];
+            // An empty footer spares the next start a look through an empty segment.
+            let is_blank = s.state == State::Blanking && s.epoch_before == 0;
+            if s.state != State::Sealing && !is_blank {
                 continue;
             }
             let busy = self.flights.iter().any(|f| f.segment == i)
@@ -654,13 +659,11 @@ impl<B: Buffer> Log<B> {
         match (work, failed) {
             (Work::Header, None) => {
                 self.reopened(segment);
-                if self.is_before_join(segment) {
-                    self.seal_unused(segment);
-                }
             }
             (Work::Blank, None) => {
                 self.reopened(segment);
-                self.segments[segment].state = State::Free;
+                self.segments[segment].state = State::Blanking;
+                self.footers_due = true;
             }
             (Work::Header | Work::Blank, Some(member)) => {
                 // Nothing in it is needed, whichever header is there: it may be tried again.
@@ -675,7 +678,8 @@ impl<B: Buffer> Log<B> {
                 self.count_error(member, now_us);
             }
             (Work::Footer, None) => {
-                self.segments[segment].state = State::Sealed;
+                let blank = self.segments[segment].state == State::Blanking;
+                self.segments[segment].state = if blank { State::Free } else { State::Sealed };
                 self.segments[segment].index = None;
             }
         }

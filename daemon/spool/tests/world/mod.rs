@@ -143,7 +143,7 @@ impl World {
         let set = Set::open(std::mem::take(&mut self.devices), 7, false).unwrap();
         let cores = u16::try_from(self.plan.cores).unwrap();
         let options = Options { cores, pid: 99, wall_us: WALL + self.now_us, generation: 77 };
-        let found = recover(set, options, &mut |_, _| {}).unwrap();
+        let found = recover(set, options, &mut |_| {}).unwrap();
         self.check(&found);
         self.rescued = found.report.rescued > 0;
         self.gathered += found.report.gathered;

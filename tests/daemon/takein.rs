@@ -1,0 +1,160 @@
+//! Two halves of a mirror that went on alone, each without the other: the mail of one is taken in
+//! by the other, whose ids mean other messages.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use super::backend::Backend;
+use super::client::Client;
+use super::mirror::{FILE, alarms, fill, mirrored, text};
+use super::programs::{Daemon, Folder, Setup, sink};
+
+/// Messages with these subjects; their ids.
+fn deliver(daemon: &Daemon, name: &str, count: usize, octets: usize) -> Vec<String> {
+    let mut client = Client::greeted(daemon.address);
+    let line = "0123456789012345678901234567890123456789012345678901234567890123456789\r\n";
+    (0..count)
+        .map(|n| {
+            let content =
+                format!("Subject: {name} {n}\r\n\r\n{}", line.repeat(octets / line.len()));
+            client.deliver("sender@example.net", &["a@example.org", "b@example.org"], &content)
+        })
+        .collect()
+}
+
+/// How often each subject arrived, for each recipient of it, and with how many octets of body.
+fn arrived(maildir: &Path) -> BTreeMap<String, (usize, usize)> {
+    let mut all: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+    for entry in fs::read_dir(maildir.join("new")).expect("a Maildir").flatten() {
+        let text = fs::read_to_string(entry.path()).expect("a message");
+        let subject = text.lines().find_map(|line| line.strip_prefix("Subject: "));
+        let body = text.split("\n\n").nth(1).map_or(0, str::len);
+        let body = text.split("\r\n\r\n").nth(1).map_or(body, str::len);
+        let seen = all.entry(subject.expect("a subject").to_owned()).or_default();
+        *seen = (seen.0 + 1, body);
+    }
+    all
+}
+
+#[test]
+fn the_mail_of_a_half_that_went_on_alone_is_taken_in_and_the_half_is_filled() {
+    let folder = Folder::new("alone");
+    let (first, second) = (folder.path("first").join(FILE), folder.path("second").join(FILE));
+    let (address, maildir) = (Backend::nowhere(), folder.path("maildir"));
+    let mut setup = mirrored(&folder, Setup::new(address));
+    setup.cores = 1;
+    setup.retry = "first_s = 3600\nfactor = 1.0\nmax_s = 3600\nexpire_s = 86400\n".to_owned();
+    let mut daemon = Daemon::start("alone-daemon", setup.clone());
+    deliver(&daemon, "common", 3, 100);
+    assert!(daemon.stop().success());
+
+    // Each half without the other; the second one is cut off.
+    let (left, right) = (folder.path("left"), folder.path("right"));
+    fs::rename(&second, &right).expect("taken out");
+    daemon.start_again();
+    let left_ids = deliver(&daemon, "left", 5, 100);
+    assert!(daemon.stop().success());
+    fs::rename(&first, &left).expect("taken out");
+    fs::rename(&right, &second).expect("put back");
+    daemon.start_again();
+    let mut right_ids = deliver(&daemon, "right", 4, 100);
+    right_ids.extend(deliver(&daemon, "large", 1, 700_000));
+    daemon.kill();
+    let same: Vec<&String> = right_ids.iter().filter(|id| left_ids.contains(id)).collect();
+    assert!(!same.is_empty(), "no id means two messages: {left_ids:?} {right_ids:?}");
+
+    // Together again: one of them counts, the other one is left alone.
+    fs::rename(&left, &first).expect("put back");
+    daemon.start_again();
+    assert!(alarms(&daemon).contains("spool take-in"), "{}", alarms(&daemon));
+    let counts_left = alarms(&daemon).contains("device 1 of the spool is out");
+    // Two recipients each; five of its own and the three from before on either side.
+    let (queued, theirs) = (daemon.ledger().queued, 5);
+    assert_eq!(queued, 2 * (3 + 5));
+    let refused = fill(&daemon);
+    assert!(!refused.status.success(), "{}", text(&refused));
+    assert!(text(&refused).contains("went on alone"), "{}", text(&refused));
+    let alien = if counts_left { &second } else { &first };
+    let before = crc32c::crc32c(&fs::read(alien).expect("there"));
+    let said = daemon.tool(&["spool", "take-in"]);
+    let wanted = format!("{theirs} messages would be taken in");
+    assert!(said.status.success() && text(&said).contains(&wanted), "{}", text(&said));
+    assert!(text(&said).contains("3 stand here already"), "{}", text(&said));
+    assert!(text(&said).contains("delivered twice"), "{}", text(&said));
+    let clash = format!("({} of them because their id", same.len());
+    assert!(text(&said).contains(&clash), "{} clash: {}", same.len(), text(&said));
+    assert_eq!(crc32c::crc32c(&fs::read(alien).expect("there")), before, "it only looked");
+    assert_eq!(daemon.ledger().queued, queued);
+
+    let done = daemon.tool(&["spool", "take-in", "--yes"]);
+    assert!(done.status.success(), "{}", text(&done));
+    assert!(text(&done).contains("5 messages were taken in"), "{}", text(&done));
+    assert!(text(&done).contains("being filled"), "{}", text(&done));
+    assert_eq!(daemon.ledger().queued, queued + 2 * theirs);
+    let line = daemon.line_with(&["of a half that went on alone is taken in as"]);
+    let new = line.trim_end().rsplit(' ').next().expect("an id").to_owned();
+    daemon.until("the line on disk", |daemon| {
+        text(&daemon.tool(&["log", "grep", &new])).contains("is taken in as")
+    });
+    daemon.line_with(&["is filled and counts again"]);
+    assert!(!alarms(&daemon).contains("of the spool is"), "{}", alarms(&daemon));
+    let again = daemon.tool(&["spool", "take-in", "--yes"]);
+    assert!(text(&again).contains("no half that went on alone is there"), "{}", text(&again));
+    daemon.kill();
+
+    // What was alone is all there is now.
+    let other = if counts_left { &first } else { &second };
+    fs::rename(other, folder.path("gone")).expect("taken out");
+    setup.retry = "first_s = 0.1\nfactor = 1.0\nmax_s = 0.1\nexpire_s = 3600\n".to_owned();
+    daemon.set(|s| *s = setup);
+    daemon.start_again();
+    let (_sink, _) = sink(&maildir, &address.to_string(), &[]);
+    let all = daemon.tool(&["queue", "retry", "--all"]);
+    assert!(all.status.success(), "{}", text(&all));
+    daemon.until_empty();
+    let arrived = arrived(&maildir);
+    let names: Vec<&str> = arrived.keys().map(|s| s.split(' ').next().expect("a word")).collect();
+    let count = |name: &str| names.iter().filter(|n| **n == name).count();
+    assert_eq!((count("common"), count("left"), count("right"), count("large")), (3, 5, 4, 1));
+    assert!(arrived.values().all(|(n, _)| *n == 1), "each once: {arrived:?}");
+    assert!(arrived["large 0"].1 >= 699_000, "{arrived:?}");
+    assert!(daemon.stop().success());
+}
+
+/// A message of the half that does not check: nothing is taken in, and the half stays as it is.
+#[test]
+fn a_half_with_an_unreadable_message_is_named_and_left_as_it_is() {
+    let folder = Folder::new("alone-rot");
+    let (first, second) = (folder.path("first").join(FILE), folder.path("second").join(FILE));
+    let mut setup = mirrored(&folder, Setup::new(Backend::nowhere()));
+    setup.cores = 1;
+    setup.retry = "first_s = 3600\nfactor = 1.0\nmax_s = 3600\nexpire_s = 86400\n".to_owned();
+    let mut daemon = Daemon::start("alone-rot-daemon", setup);
+    assert!(daemon.stop().success());
+    let aside = folder.path("aside");
+    let alone = |daemon: &mut Daemon, (from, to): (&Path, &Path), name: &str| {
+        fs::rename(from, to).expect("taken out");
+        daemon.start_again();
+        let ids = deliver(daemon, name, 2, 100);
+        assert!(daemon.stop().success());
+        fs::rename(to, from).expect("put back");
+        ids
+    };
+    let left = alone(&mut daemon, (&second, &aside), "left");
+    let right = alone(&mut daemon, (&first, &aside), "right");
+    daemon.start_again();
+    let counts_left = alarms(&daemon).contains("device 1 of the spool is out");
+    let (alien, subject, ids) =
+        if counts_left { (&second, "right 1", &right) } else { (&first, "left 1", &left) };
+    super::mirror::rot(alien, format!("Subject: {subject}").as_bytes());
+    let before = crc32c::crc32c(&fs::read(alien).expect("there"));
+    let refused = daemon.tool(&["spool", "take-in", "--yes"]);
+    assert!(!refused.status.success(), "{}", text(&refused));
+    let wanted = format!("{} cannot be read: segment", ids[1]);
+    assert!(text(&refused).contains(&wanted), "{}", text(&refused));
+    assert!(text(&refused).contains("none was taken in"), "{}", text(&refused));
+    assert_eq!(crc32c::crc32c(&fs::read(alien).expect("there")), before, "left as it is");
+    assert_eq!(daemon.ledger().queued, 4);
+    assert!(daemon.stop().success());
+}
