@@ -6,6 +6,7 @@ mod configs;
 mod dead;
 mod incidents;
 mod lines;
+mod moves;
 mod pty;
 mod roles;
 mod session;

@@ -332,7 +332,7 @@ fn figures_are_told_by_core_client_next_hop_and_domain() {
     let audit = daemon.folder.path("log/admin/audit.log");
     fine(&daemon, &["hints", "tidy"]);
     fine(&daemon, &["xdp", "add", "192.0.2.10"]);
-    fine(&daemon, &["trace", "192.0.2.0/24", "--seconds", "1"]);
+    fine(&daemon, &["trace", "on", "192.0.2.0/24", "--seconds", "1"]);
     fine(&daemon, &["reload"]);
     let audit = std::fs::read_to_string(audit).expect("there");
     for part in ["hints tidy", "xdp Add", "trace 192.0.2.0/24", "reload", "uid=", "pid="] {

@@ -73,13 +73,27 @@ fn the_hints_of_a_dead_daemon_are_read_and_forgotten() {
     assert!(said.status.success(), "{}", text(&said));
     assert!(fs::read_to_string(&dump).expect("written").contains(&key));
     assert!(before == fs::read(&file).expect("there"), "looking changes nothing");
-    // Only a daemon sets and loads.
     assert_eq!(daemon.tool(&["hints", "load", &dump]).status.code(), Some(3));
 
     let done = daemon.tool(&["hints", "delete", "offers", &key, "--file", &file]);
     assert!(done.status.success(), "{}", text(&done));
     let again = daemon.tool(&["hints", "delete", "offers", &key, "--file", &file]);
     assert_eq!(again.status.code(), Some(5), "{}", text(&again));
+    // What was lost is put back, and what was never there is set.
+    let loaded = daemon.tool(&["hints", "load", &dump, "--file", &file]);
+    assert!(loaded.status.success(), "{}", text(&loaded));
+    assert!(whole(&loaded).contains("put back"), "{}", text(&loaded));
+    assert_eq!(
+        still(&daemon.ask(&["hints", "get", "offers", &key, "--file", &file])),
+        still(&offers)
+    );
+    let set = ["hints", "set", "retry", "set.example", "tries=7", "--file", &file];
+    let set = daemon.tool(&set);
+    assert!(set.status.success() && whole(&set).contains("tries 7"), "{}", text(&set));
+    let wrong = daemon.tool(&["hints", "set", "retry", "set.example", "no=7", "--file", &file]);
+    assert!(whole(&wrong).contains("the fields are"), "{}", text(&wrong));
+    let rate = daemon.tool(&["hints", "set", "rate-mail", "x", "a=1", "--file", &file]);
+    assert!(whole(&rate).contains("only deleted"), "{}", text(&rate));
     let tidied = daemon.tool(&["hints", "tidy", "--file", &file]);
     assert!(whole(&tidied).contains("had expired"), "{}", text(&tidied));
     let audit = fs::read_to_string(daemon.folder.path("state/audit.log")).expect("kept");
@@ -95,6 +109,9 @@ fn the_hints_of_a_dead_daemon_are_read_and_forgotten() {
     daemon.line_with(&["hints: kept"]);
     let health = daemon.ask(&["hints", "list", "--kind", "health"]);
     assert_eq!(of(&health).len(), now.len(), "{health}");
+    let set = whole(&daemon.tool(&["hints", "get", "retry", "set.example"]));
+    assert!(set.contains("tries 7"), "{set}");
+    assert_eq!(still(&daemon.ask(&["hints", "get", "offers", &key])), still(&offers));
     assert!(daemon.stop().success());
 }
 

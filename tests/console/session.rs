@@ -71,12 +71,12 @@ fn a_session_is_played_from_any_address_without_a_trace() {
 }
 
 /// A client of others' making, its end of the session a program instead of a connection.
-fn swaks(daemon: &Daemon, to: &str) -> (Option<i32>, String) {
+fn swaks(daemon: &Daemon, to: &str, more: &[&str]) -> (Option<i32>, String) {
     let socket = daemon.folder.path("admin.sock");
     let (program, socket) = (programs::program("ringpost"), socket.display());
     let played = format!("{} --socket {socket} session --from 198.51.100.7", program.display());
     let words = ["--pipe", &played, "--from", "a@example.net", "--to", to, "--helo", "c.example"];
-    let output = Command::new("swaks").args(words).output().expect("swaks is installed");
+    let output = Command::new("swaks").args(words).args(more).output().expect("swaks is installed");
     let said = [output.stdout, output.stderr].concat();
     (output.status.code(), String::from_utf8_lossy(&said).into_owned())
 }
@@ -95,13 +95,13 @@ fn swaks_plays_a_session_by_its_pipe_and_leaves_no_trace() {
         daemon.ledger(),
         text(&daemon.tool(&["hints", "dump"])).lines().count(),
     );
-    let (code, said) = swaks(&daemon, "b@example.org");
+    let (code, said) = swaks(&daemon, "b@example.org", &[]);
     assert_eq!(code, Some(0), "{said}");
     for part in ["220 mx.example.org", "250 2.1.5", "354 ", "accepted", "221 ", "# rcpt: "] {
         assert!(said.contains(part), "{part}: {said}");
     }
     // 24: no recipient was taken.
-    let (code, said) = swaks(&daemon, "b@elsewhere.example");
+    let (code, said) = swaks(&daemon, "b@elsewhere.example", &[]);
     assert_eq!(code, Some(24), "{said}");
     assert!(said.contains("550 5.7.1") && said.contains("relay_denied"), "{said}");
     let after = (
@@ -113,6 +113,84 @@ fn swaks_plays_a_session_by_its_pipe_and_leaves_no_trace() {
     assert_eq!(backend.count(), 0);
     assert!(!daemon.log().contains("198.51.100.7"), "{}", daemon.log());
     assert_eq!(daemon.tool(&["why", "198.51.100.7"]).status.code(), Some(5));
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_played_session_speaks_tls_with_the_daemons_certificate() {
+    let backend = Backend::start(Manners::default());
+    let mut setup = Setup::new(backend.address);
+    setup.listener = "tls = \"starttls\"\ntls_required = true\n".to_owned();
+    setup.limits = "exempt_networks = []\n".to_owned();
+    setup.more = "[[tls.certificate]]\ncertificate = \"{folder}/own.crt\"\n\
+                  key = \"{folder}/own.key\"\nnames = [\"mx.example.org\"]\nself_signed = true\n"
+        .to_owned();
+    let mut daemon = Daemon::start("session-tls", setup);
+    let before = (trace_of(&daemon), daemon.ledger());
+    // In the clear it hears what a client would.
+    let (code, said) = swaks(&daemon, "b@example.org", &[]);
+    assert_eq!(code, Some(23), "{said}");
+    assert!(said.contains("530 5.7.0"), "{said}");
+    for more in [&["--tls"][..], &["--tls", "--tls-protocol", "tlsv1_2"]] {
+        let (code, said) = swaks(&daemon, "b@example.org", more);
+        assert_eq!(code, Some(0), "{said}");
+        for part in
+            ["TLS started with cipher TLSv1.", "CN=mx.example.org", "# TLS: TLS1.", "~> RCPT"]
+        {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+    }
+    // More than one question holds, octet by octet.
+    let large = daemon.folder.path("large");
+    std::fs::write(&large, "0123456789abcdef\r\n".repeat(20_000)).expect("written");
+    let body = format!("@{}", large.display());
+    let (code, said) = swaks(&daemon, "b@example.org", &["--tls", "--body", &body, "--hide-send"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("# content: 36"), "{said}");
+    assert_eq!(before, (trace_of(&daemon), daemon.ledger()));
+    assert!(!daemon.log().contains("198.51.100.7"), "{}", daemon.log());
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_played_session_hears_what_rates_would_say_and_counts_nothing() {
+    let backend = Backend::start(Manners::default());
+    let mut setup = Setup::new(backend.address);
+    setup.limits = "connections_max = 2\nconnection_rate = \"2 per day\"\n\
+                    message_rate = \"2 per day\"\nrecipient_rate = \"3 per day\"\n\
+                    exempt_networks = []\n"
+        .to_owned();
+    let mut daemon = Daemon::start("session-rates", setup);
+    let mail = "MAIL FROM:<a@example.net>\r\nRCPT TO:<b@example.org>\r\nRSET\r\n";
+    let input = format!("EHLO c.example\r\n{}", mail.repeat(3));
+    let play = |from: &str| with_input(&daemon, &["session", "--from", from], &input);
+    // As often as it is asked: the third message of the session would be too much.
+    for _ in 0..4 {
+        let (out, notes) = play("198.51.100.7");
+        assert_eq!(out.matches("250 2.1.5").count(), 2, "{out}");
+        assert_eq!(out.matches("451 4.7.1").count(), 1, "{out}");
+        for part in [
+            "connection rate: 1 of 2 would be left; sessions open: 0 of 2",
+            "message rate: 1 of 2 would be left",
+            "message rate: more than 2",
+            "recipient rate: 1 of 3 would be left",
+        ] {
+            assert!(notes.contains(part), "{part}: {notes}");
+        }
+    }
+    assert!(!whole(&daemon.tool(&["hints", "list"])).contains("rate-"));
+    // What real clients did, counts.
+    for _ in 0..2 {
+        Client::greeted(daemon.address).deliver(
+            "s@example.net",
+            &["b@example.org"],
+            "x: y\r\n\r\n",
+        );
+    }
+    let (out, notes) = play("127.0.0.1");
+    assert!(out.starts_with("421 4.7.0"), "{out}");
+    assert!(notes.contains("connection rate: more than 2"), "{notes}");
+    daemon.until_empty();
     assert!(daemon.stop().success());
 }
 
@@ -184,15 +262,89 @@ fn routes_recipients_and_backends_are_tried() {
 fn a_watched_session_is_in_why_line_by_line() {
     let backend = Backend::start(Manners::default());
     let mut daemon = Daemon::start("trace", Setup::new(backend.address));
-    let on = daemon.tool(&["trace", "127.0.0.0/8"]);
+    let mut open = Client::greeted(daemon.address);
+    let on = daemon.tool(&["trace", "on", "127.0.0.0/8"]);
     assert!(on.status.success(), "{}", text(&on));
     let mut client = Client::greeted(daemon.address);
     client.expect("NOOP something", "250");
+    open.expect("NOOP open before", "250");
     let why = whole(&daemon.tool(&["why", "127.0.0.1"]));
-    for part in ["-> EHLO client.example.net", "-> NOOP something", "<- 220 mx.example.org"] {
+    for part in [
+        "-> EHLO client.example.net",
+        "-> NOOP something",
+        "<- 220 mx.example.org",
+        "-> NOOP open before",
+    ] {
         assert!(why.contains(part), "{part}: {why}");
     }
-    drop(client);
+    let off = daemon.tool(&["trace", "off", "127.0.0.0/8"]);
+    assert!(off.status.success(), "{}", text(&off));
+    client.expect("NOOP unseen", "250");
+    assert!(!whole(&daemon.tool(&["why", "127.0.0.1"])).contains("unseen"));
+    drop((client, open));
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn one_session_or_one_domain_is_watched_live() {
+    let backend = Backend::start(Manners::default());
+    let mut daemon = Daemon::start("trace-live", Setup::new(backend.address));
+    let mut one = Client::greeted(daemon.address);
+    let mut other = Client::greeted(daemon.address);
+    let rows = daemon.ask(&["sessions"]).to_string();
+    let port = one.local().port().to_string();
+    assert!(rows.contains(&port), "{rows}");
+    let sessions = daemon.ask(&["sessions"]);
+    let mine = |row: &&serde_json::Value| row.to_string().contains(&format!(":{port}\""));
+    let row = sessions["rows"].as_array().expect("rows").iter().find(mine).expect("mine");
+    let is_id = |cell: &&str| {
+        cell.len() >= 20 && cell.bytes().all(|o| o.is_ascii_alphanumeric() || o == b'.')
+    };
+    let cells = row.as_array().expect("cells").iter().filter_map(serde_json::Value::as_str);
+    let id = cells.into_iter().find(is_id).expect("an id").to_owned();
+    // Whose time is long over when it is read: what it prints is taken when it ends.
+    let watch = |what: &str| {
+        let mut command = Command::new(programs::program("ringpost"));
+        command.arg("--socket").arg(daemon.folder.path("admin.sock"));
+        command.args(["trace", "live", what, "--seconds", "3600"]);
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("it runs");
+        let mut lines = std::io::BufReader::new(child.stdout.take().expect("piped"));
+        let mut first = String::new();
+        std::io::BufRead::read_line(&mut lines, &mut first).expect("it says that it watches");
+        assert!(first.contains("are watched"), "{first}");
+        (child, lines)
+    };
+    let until = |lines: &mut std::io::BufReader<std::process::ChildStdout>, part: &str| {
+        let mut seen = String::new();
+        while !seen.contains(part) {
+            let read = std::io::BufRead::read_line(lines, &mut seen).expect("it goes on");
+            assert!(read > 0, "it ended without {part}: {seen}");
+        }
+        seen
+    };
+    let (mut child, mut lines) = watch(&id);
+    other.expect("NOOP of another", "250");
+    one.expect("NOOP of this one", "250");
+    let seen = until(&mut lines, "-> NOOP of this one");
+    assert!(!seen.contains("of another"), "{seen}");
+    child.kill().expect("it runs");
+    child.wait().expect("it ends");
+    let off = daemon.tool(&["trace", "off", &id]);
+    assert!(off.status.success(), "{}", text(&off));
+    let (mut child, mut lines) = watch("@example.org");
+    one.expect("MAIL FROM:<a@example.net>", "250");
+    one.expect("RCPT TO:<b@elsewhere.example>", "550");
+    other.expect("MAIL FROM:<c@example.net>", "250");
+    other.expect("RCPT TO:<d@example.org>", "250");
+    other.expect("NOOP of the domain", "250");
+    let seen = until(&mut lines, "-> NOOP of the domain");
+    assert!(seen.contains("-> RCPT TO:<d@example.org>") && seen.contains("<- 250 2.1.5"), "{seen}");
+    assert!(!seen.contains("elsewhere.example"), "{seen}");
+    child.kill().expect("it runs");
+    child.wait().expect("it ends");
+    let odd = daemon.tool(&["trace", "on", "nonsense"]);
+    assert_eq!(odd.status.code(), Some(1), "{}", text(&odd));
+    drop((one, other));
     assert!(daemon.stop().success());
 }
 
@@ -200,9 +352,15 @@ fn a_watched_session_is_in_why_line_by_line() {
 fn the_plain_line_and_the_menu_are_the_same_commands() {
     let backend = Backend::start(Manners::default());
     let mut daemon = Daemon::start("shell", Setup::new(backend.address));
-    let input = "menu\n1\nledger\nqueue s?\nno such thing\nquit\n";
+    let input = "menu\n1\nledger\nqueue s?\nhelp\nno such thing\nquit\n";
     let (out, errors) = with_input(&daemon, &["shell"], input);
-    for part in ["queue summary", "running", "The ledger balances.", "The backlog by next hop"] {
+    for part in [
+        "queue summary",
+        "running",
+        "The ledger balances.",
+        "The backlog by next hop",
+        "xdp       add",
+    ] {
         assert!(out.contains(part), "{part}: {out}");
     }
     assert!(errors.contains("unrecognized"), "{errors}");

@@ -2,7 +2,7 @@
 //! against a dead one. What they say, with all that differs from run to run masked, stands in
 //! `tree.txt`; `RINGPOST_GOLDEN=write` writes it anew.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -256,6 +256,39 @@ fn say(socket: &Path, places: &Places, said: &Said, json: bool) -> String {
     page
 }
 
+/// What a command leaves in the audit logs, by its name; nothing for one that only looks.
+fn audited() -> BTreeMap<String, Option<String>> {
+    let text = fs::read_to_string(here("audit.txt")).expect("it is there");
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let line = |line: &str| {
+        let (name, words) = line.split_once(" | ").expect("two parts");
+        (name.to_owned(), Some(words.to_owned()).filter(|words| words != "-"))
+    };
+    lines.map(line).collect()
+}
+
+/// The lines of both audit logs, the daemon's and the tool's.
+fn audit(folder: &Folder) -> Vec<String> {
+    let files = ["log/admin/audit.log", "audit.log"].map(|file| folder.path(file));
+    let text: String = files.iter().filter_map(|file| fs::read_to_string(file).ok()).collect();
+    text.lines().map(str::to_owned).collect()
+}
+
+/// What was added to the audit logs is what the table says.
+fn check_audit(name: &str, words: Option<&str>, before: &[String], after: &[String]) {
+    let mut new = after.to_vec();
+    for line in before {
+        let at = new.iter().position(|new| new == line).expect("no line goes away");
+        new.remove(at);
+    }
+    match words {
+        None => assert!(new.is_empty(), "{name} only looks: {new:?}"),
+        Some(words) => {
+            assert!(new.iter().any(|line| line.contains(words)), "{name}: {words}: {new:?}");
+        }
+    }
+}
+
 /// A daemon with some mail that waits, the first frozen.
 fn daemon(backend: &Backend, dns: &Dns) -> (Daemon, Places) {
     let folder = Folder::new("tree");
@@ -281,7 +314,7 @@ fn daemon(backend: &Backend, dns: &Dns) -> (Daemon, Places) {
     let mut daemon = Daemon::start_in(folder, setup);
     let mut client = Client::greeted(daemon.address);
     let mut waiting = Vec::new();
-    for n in 0..=6 {
+    for n in 0..=8 {
         let to = format!("user{n}@stuck.example");
         waiting.push(client.deliver("sender@example.net", &[&to], "Subject: x\r\n\r\nx\r\n"));
     }
@@ -314,14 +347,19 @@ fn every_command_answers_under_load_and_says_what_is_wrong_when_the_daemon_is_de
     let tree: BTreeSet<&str> =
         tree.as_array().expect("a list").iter().filter_map(|c| c["command"].as_str()).collect();
     assert_eq!(tree, named, "tests/console/commands.txt names every command of the tree");
+    let audited = audited();
+    let known: BTreeSet<&str> = audited.keys().map(|name| &**name).collect();
+    assert_eq!(known, named, "tests/console/audit.txt names every command of the tree");
     let socket = daemon.folder.path("admin.sock");
     let load = Load::start(daemon.address);
     daemon.until("load", |_| load.sent.load(Ordering::SeqCst) > 10);
     let mut page = "# Under load.\n".to_owned();
     for said in said.iter().filter(|said| said.kind != Kind::NotHere && said.name != "drain") {
         let before = load.sent.load(Ordering::SeqCst);
+        let lines = audit(&daemon.folder);
         page.push_str(&say(&socket, &places, said, false));
         page.push_str(&say(&socket, &places, said, true));
+        check_audit(&said.name, audited[&said.name].as_deref(), &lines, &audit(&daemon.folder));
         // No command stands in the way of the mail.
         if said.name != "suspend accepting" {
             daemon.until("more mail", |_| load.sent.load(Ordering::SeqCst) > before);

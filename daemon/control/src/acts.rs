@@ -81,6 +81,10 @@ pub enum Act {
     Thaw,
     /// Go on with the next fallback tier of the route.
     Fallback,
+    /// Go to a host that is named, whatever the route says.
+    Move,
+    /// Go by the route again.
+    Unmove,
     /// Fail now, with a report to the sender.
     Bounce,
     /// Throw away without a report.
@@ -89,11 +93,13 @@ pub enum Act {
 
 impl Act {
     /// Every act with its name.
-    pub const ALL: [(Self, &'static str); 6] = [
+    pub const ALL: [(Self, &'static str); 8] = [
         (Self::Retry, "retry"),
         (Self::Freeze, "freeze"),
         (Self::Thaw, "thaw"),
         (Self::Fallback, "fallback"),
+        (Self::Move, "move"),
+        (Self::Unmove, "unmove"),
         (Self::Bounce, "bounce"),
         (Self::Remove, "remove"),
     ];
@@ -104,12 +110,14 @@ impl Act {
         Self::ALL[self as usize].1
     }
 
-    /// The word that must be typed, for what cannot be taken back.
+    /// The word that must be typed: for what cannot be taken back, and for mail that leaves for
+    /// where no config sends it.
     #[must_use]
     pub const fn word(self) -> Option<&'static str> {
         match self {
             Self::Bounce => Some("BOUNCE"),
             Self::Remove => Some("REMOVE"),
+            Self::Move => Some("MOVE"),
             _ => None,
         }
     }
@@ -130,6 +138,12 @@ pub struct QueueAct {
     /// Or all.
     #[serde(default)]
     pub all: bool,
+    /// Where they are moved: a host and a port.
+    #[serde(default)]
+    pub to: Option<Text<ADDRESS_OCTETS_MAX>>,
+    /// That host is not asked beforehand whether it answers.
+    #[serde(default)]
+    pub unchecked: bool,
     /// The word, where one is needed.
     #[serde(default)]
     pub word: Text<NAME_OCTETS_MAX>,
@@ -186,7 +200,7 @@ pub enum Rule {
 }
 
 /// A session that is only played: by the daemon's own machine and policy, without any effect.
-/// Each question plays it from the start: nothing is kept between them.
+/// The daemon keeps it between the questions, as long as nobody needs its place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rehearse {
@@ -195,6 +209,9 @@ pub struct Rehearse {
     /// The listener, by its place in the config.
     #[serde(default)]
     pub listener: u16,
+    /// Which session goes on, as its first answer named it; 0: a new one begins.
+    #[serde(default)]
+    pub play: u64,
     /// What the client says (base64), each piece when the one before is answered.
     #[serde(default)]
     pub said: List<Text<PART_OCTETS_MAX>, PIECES_MAX>,

@@ -39,14 +39,14 @@ pub use acts::{
     TopsFilter, WhyFilter,
 };
 pub use codec::{Decoder, Frame, TooLong, VERSION};
-pub use hint::{Hint, HintField};
+pub use hint::{Hint, HintField, put_back};
 pub use ladder::{XdpLine, XdpPage, XdpRequest};
 pub use reply::{
     Core, Failure, FailureCode, HintsPage, Ledger, LogLevel, MetricsPage, QueueEntry, QueueMessage,
     QueuePage, QueueRecipient, RecipientState, Reloaded, Reply, RunState, Status, VersionInfo,
     Waits,
 };
-pub use request::{HintKey, HintsFilter, Level, QueueFilter, Request, Upgrade};
+pub use request::{HintKey, HintsFilter, Level, QueueFilter, Request, Submit, Upgrade};
 pub use speaker::{Role, Speaker};
 pub use story::{Backlog, Part, Rows, Story, StoryLine, Summary, Top, Tops};
 pub use text::{List, OutOfBounds, Text};

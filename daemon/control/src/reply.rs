@@ -87,6 +87,20 @@ impl Failure {
     pub fn new(code: FailureCode, message: &str, advice: &str) -> Self {
         Self { code, message: Text::cut(message), advice: Text::cut(advice) }
     }
+
+    /// There is no such hint.
+    #[must_use]
+    pub fn no_hint() -> Self {
+        let advice = "`ringpost hints list` shows those that count now";
+        Self::new(FailureCode::NotFound, "no such hint", advice)
+    }
+
+    /// There is no such kind of hint, only these.
+    #[must_use]
+    pub fn no_kind_of_hint(kinds: &[&str]) -> Self {
+        let advice = format!("one of {}", kinds.join(" "));
+        Self::new(FailureCode::NotFound, "no such kind of hint", &advice)
+    }
 }
 
 /// Kinds of failures.

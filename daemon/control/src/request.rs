@@ -11,7 +11,8 @@ use crate::acts::{
 use crate::hint::{Hint, HintField};
 use crate::ladder::XdpRequest;
 use crate::limits::{
-    ADDRESS_OCTETS_MAX, HINT_FIELDS_MAX, HINTS_LOAD_MAX, ID_OCTETS_MAX, NAME_OCTETS_MAX,
+    ADDRESS_OCTETS_MAX, HINT_FIELDS_MAX, HINTS_LOAD_MAX, HINTS_PAGE_MAX, ID_OCTETS_MAX,
+    NAME_OCTETS_MAX,
 };
 use crate::speaker::{Role, Speaker};
 use crate::text::{List, Text};
@@ -108,17 +109,35 @@ pub enum Request {
     Session(Rehearse),
     /// Looks at configs, changes them.
     Config(ConfigAct),
-    /// Writes down every line of the sessions of a network for some seconds; see `why`.
+    /// Writes down every line of some sessions for some seconds; see `why`.
     Trace {
-        /// Whose.
-        network: Text<NAME_OCTETS_MAX>,
+        /// Whose: an address or network, a session's id, a recipient, or `@` and its domain.
+        what: Text<ADDRESS_OCTETS_MAX>,
         /// How long; 0: no more.
         seconds: u32,
     },
+    /// Mail is about to come in by the daemon's own port; the answer says where that is.
+    Submit(Submit),
     /// The machine's init takes another version of the whole image, and tries it.
     Upgrade(Upgrade),
     /// Whose requests follow on this connection; once, and for good.
     As(Speaker),
+}
+
+/// Mail that the admin tool is about to send.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Submit {
+    /// A message of another spool; else a trial.
+    pub import: bool,
+    /// Its sender; empty: the null sender.
+    pub sender: Text<ADDRESS_OCTETS_MAX>,
+    /// Its first recipient.
+    pub recipient: Text<ADDRESS_OCTETS_MAX>,
+    /// How many it has.
+    pub recipients: u32,
+    /// Octets of it.
+    pub octets: u64,
 }
 
 /// Another version of the image.
@@ -170,6 +189,7 @@ impl Request {
             Self::Session(_) => "session",
             Self::Config(_) => "config",
             Self::Trace { .. } => "trace",
+            Self::Submit(_) => "submit",
             Self::Upgrade(_) => "upgrade",
             Self::As(_) => "as",
         }
@@ -186,6 +206,7 @@ impl Request {
                         self,
                         Self::QueueAct(QueueAct { act: Act::Retry, .. })
                             | Self::Trace { .. }
+                            | Self::Submit(Submit { import: false, .. })
                             | Self::Test(_)
                             | Self::As(_)
                     )
@@ -324,6 +345,17 @@ pub struct HintsFilter {
     pub cursor: u64,
     /// At most so many, bounded by `HINTS_PAGE_MAX`; 0: as many as a page holds.
     pub count_max: u16,
+}
+
+impl HintsFilter {
+    /// How many hints a page may have.
+    #[must_use]
+    pub fn page_max(&self) -> usize {
+        match usize::from(self.count_max) {
+            0 => HINTS_PAGE_MAX,
+            count => count.min(HINTS_PAGE_MAX),
+        }
+    }
 }
 
 /// One hint by kind and key, both as written for people.

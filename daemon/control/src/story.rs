@@ -184,6 +184,8 @@ pub struct Part {
     pub octets: Text<{ crate::limits::REPLY_PART_OCTETS_MAX }>,
     /// The next part to ask for; `None`: this was the last.
     pub next: Option<u32>,
+    /// Of a played session: its name for the next question.
+    pub play: u64,
     /// What was decided on the way, in words.
     pub notes: List<Line, STATUS_LINES_MAX>,
     /// The session is over.

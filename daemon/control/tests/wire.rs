@@ -301,7 +301,15 @@ fn the_ledger_knows_its_difference() {
 fn operators_look_and_retry() {
     let act = |act| {
         let (ids, word) = (List::default(), Text::default());
-        Request::QueueAct(QueueAct { act, ids, next_hop: None, all: true, word })
+        Request::QueueAct(QueueAct {
+            act,
+            ids,
+            next_hop: None,
+            all: true,
+            to: None,
+            unchecked: false,
+            word,
+        })
     };
     let name = || Text::cut("example.org");
     let may = [

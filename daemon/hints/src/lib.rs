@@ -74,7 +74,7 @@ pub use hash::Seed;
 pub use key::{AddressKey, Key, KeyText, address_key, client_key};
 pub use kind::Kind;
 pub use layout::{Report, Start, TooSmall};
-pub use listing::{Entry, Names, Pick};
+pub use listing::{Entry, Names, Pick, Unfit};
 pub use note::Note;
 pub use sessions::{Entered, SessionSlot, Sessions};
 pub use stats::Counts;

@@ -3,11 +3,13 @@
 //!
 //! *Limits*: a page holds as many as its caller says.
 
+use core::fmt;
+
 use crate::admin::RateEntry;
 use crate::key::{Key, KeyText};
 use crate::kind::Kind;
 use crate::store::{Hints, Record};
-use crate::value::Value;
+use crate::value::{BadField, Value};
 
 const SECOND_US: u64 = 1_000_000;
 /// Cursors of rates lie above those of records.
@@ -98,6 +100,68 @@ impl Names {
                 _ => Vec::new(),
             },
         }
+    }
+}
+
+/// Why a record cannot be set, or put back, as people want it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// Rates and notes of crashes come by themselves.
+    Kind,
+    /// A field, what is wrong with it, and which there are.
+    Field(String, BadField, Vec<&'static str>),
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kind => f.write_str("hints of this kind are not set, only deleted"),
+            Self::Field(name, bad, _) => write!(f, "{name}: {bad}"),
+        }
+    }
+}
+
+impl Unfit {
+    /// What can be done.
+    #[must_use]
+    pub fn advice(&self) -> String {
+        match self {
+            Self::Kind => String::new(),
+            Self::Field(_, _, names) => format!("the fields are {}", names.join(" ")),
+        }
+    }
+}
+
+impl Value {
+    /// The old value, or a blank one, with these fields.
+    ///
+    /// # Errors
+    /// What speaks against it.
+    pub fn with<'f>(
+        kind: Kind,
+        old: Option<Self>,
+        fields: impl IntoIterator<Item = (&'f str, u64)>,
+    ) -> Result<Self, Unfit> {
+        let value = old.or_else(|| Self::blank(kind));
+        let value = value.filter(|_| kind != Kind::Note && !kind.is_rate());
+        let mut value = value.ok_or(Unfit::Kind)?;
+        for (name, number) in fields {
+            if let Err(bad) = value.set(name, number) {
+                let names = value.fields().into_iter().map(|(name, _)| name).collect();
+                return Err(Unfit::Field(name.to_owned(), bad, names));
+            }
+        }
+        Ok(value)
+    }
+
+    /// With the text of an [`Entry`], where the kind has any.
+    #[must_use]
+    pub fn saying(mut self, text: &[u8]) -> Self {
+        if let Self::Retry(retry) = &mut self {
+            let crate::retry::Reply { code, enhanced, .. } = retry.reply;
+            retry.reply = crate::retry::Reply::new(code, enhanced, text);
+        }
+        self
     }
 }
 

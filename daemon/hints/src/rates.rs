@@ -72,6 +72,22 @@ impl Hints<'_> {
         verdict
     }
 
+    /// What [`Hints::rate_by`] would say, and nothing is counted.
+    pub fn rate_would(
+        &self,
+        kind: Kind,
+        key: &[u8],
+        limit: Limit,
+        cost: u32,
+        now_us: u64,
+    ) -> Verdict {
+        let hash = self.seed.hash(kind, key);
+        let bucket = self.tables.rate_bucket(self.tables.rate_bucket_of(hash));
+        let now = gcra::ticks(now_us);
+        let word = bucket.get::<Times>(tag_of(hash));
+        limit.step(word.map_or(0, |word| gcra::ahead(word, now)), cost).0
+    }
+
     /// Forgets a rate; whether there was one.
     pub fn forget_rate(&self, kind: Kind, key: &[u8]) -> bool {
         let hash = self.seed.hash(kind, key);

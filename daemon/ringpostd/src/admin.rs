@@ -27,6 +27,7 @@ use spool::record;
 use crate::desk::{Desk, Letter, Space};
 use crate::metrics::Counter;
 use crate::post::ToHouse;
+use crate::queue::Seen;
 use crate::relay::Relay;
 use crate::tally::message_key;
 use walk::{Aim, Came, Chosen, Count, WALKS_MAX, Walk};
@@ -59,6 +60,8 @@ enum Work {
     Show(u64, TransactionId),
     /// A part of its content.
     Part(u64, u32),
+    /// One that is to be moved.
+    Move(u64, Vec<Seen>),
 }
 
 /// A page in the making.
@@ -87,6 +90,8 @@ pub struct Clerk {
     walks: Vec<Walk>,
     /// Which walk waits for which answer of the log.
     tokens: HashMap<u64, u64>,
+    /// What was read to be moved.
+    read: Vec<walk::Read>,
     searches: why::Searches,
     patients: patient::Patients,
 }
@@ -100,8 +105,18 @@ impl Clerk {
         for (number, reply) in self.patients.step(desk) {
             answer(desk, number, reply);
         }
+        for (number, seen, envelope) in std::mem::take(&mut self.read) {
+            if let Some(walk) = self.walks.iter_mut().find(|walk| walk.number == number) {
+                walk.move_one(desk, relay, (&seen, envelope), &mut self.tokens);
+            }
+        }
         for walk in std::mem::take(&mut self.walks) {
-            match walk.step(desk, relay, &mut self.tokens) {
+            let (number, mut asked) = (walk.number, Vec::new());
+            let came = walk.step(desk, relay, &mut self.tokens, &mut asked);
+            for (token, seen) in asked {
+                self.reads.insert(token, Work::Move(number, seen));
+            }
+            match came {
                 Came::On(walk) => self.walks.push(walk),
                 Came::Answer(number, reply) => answer(desk, number, reply),
                 Came::Picked(listing) => self.go_on(desk, listing),
@@ -135,7 +150,7 @@ impl Clerk {
     #[must_use]
     pub fn deadline(&self, desk: &Desk) -> Option<u64> {
         let busy = self.walks.iter().any(|walk| !walk.is_waiting());
-        if busy || !self.searches.is_idle() {
+        if busy || !self.searches.is_idle() || !self.read.is_empty() {
             return Some(desk.now_us);
         }
         if !self.patients.is_idle() {
@@ -186,8 +201,8 @@ impl Clerk {
                 }
             }
             Request::QueueRead { id, part } => return self.read_part(desk, number, id, *part),
-            Request::Trace { network, seconds } => {
-                Reply::Done { message: Text::cut(&desk.trace(network, *seconds).to_string()) }
+            Request::Trace { what, seconds } => {
+                Reply::Done { message: Text::cut(&desk.trace(what, *seconds).to_string()) }
             }
             Request::HintsTidy => {
                 let removed = desk.writer.tidy(desk.wall_us);
@@ -213,6 +228,15 @@ impl Clerk {
             answer(desk, number, content(part, result));
             return true;
         }
+        if let Work::Move(number, seen) = work {
+            let envelope = match result {
+                Ok(ReadData::Message(stored)) => Ok(Box::new(stored.envelope.clone())),
+                Ok(ReadData::Chunk(_)) => Err(ReadError::Unknown),
+                Err(error) => Err(error.clone()),
+            };
+            self.read.push((number, seen, envelope));
+            return true;
+        }
         let stored = match result {
             Ok(ReadData::Message(stored)) => Ok(&**stored),
             Ok(ReadData::Chunk(_)) => Err(ReadError::Unknown),
@@ -223,7 +247,7 @@ impl Clerk {
                 let reply = shown(desk, id, stored);
                 answer(desk, number, reply);
             }
-            Work::Part(..) => {}
+            Work::Part(..) | Work::Move(..) => {}
             Work::List(mut listing) => {
                 listing.take_in(desk, stored.ok());
                 self.go_on(desk, listing);

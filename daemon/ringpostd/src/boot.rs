@@ -225,7 +225,7 @@ fn start(
         run,
         newest_wall_us: (report.newest_wall_us > 0).then_some(report.newest_wall_us),
         tls: ClientTls::new(None).map_err(|error| BootError::config(error, ""))?,
-        own_addresses: own_addresses().into(),
+        own_addresses: Arc::clone(&facts.own_addresses),
         locked_bytes_max: host::locked_memory_share(cpus.len() as u64),
     };
     let threads = launch(&common, &cpus, Parts { mails, logs, sockets, metrics, lines })?;
@@ -395,6 +395,7 @@ fn facts(store: &Store, probe: &Probe, config_file: &Path) -> Facts {
         ledger: ledger(&store.report),
         spool_octets: spool_octets(&store.set),
         alarms: lasting_alarms(&store.report),
+        own_addresses: own_addresses().into(),
         ..Facts::default()
     }
 }

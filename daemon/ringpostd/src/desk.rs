@@ -15,7 +15,7 @@ use smtp::server;
 use spool::id::{MessageId, TransactionId};
 use spool::message::Envelope;
 
-use crate::config::{Config, Network, SpoolConfig, any_contains};
+use crate::config::{Config, SpoolConfig, any_contains};
 use crate::events::{Alarm, Event, Reader, Reason};
 use crate::health::Door;
 use crate::lookup::Names;
@@ -23,7 +23,7 @@ use crate::maillog::MailLog;
 use crate::maillog::outlet::QueueSink;
 use crate::metrics::CoreMetrics;
 use crate::post::{Orders, ToCore, ToHouse};
-use crate::recorder::Recorder;
+use crate::recorder::{Recorder, Wanted};
 use crate::standing::Standing;
 use crate::tls::TlsStore;
 use crate::ways::Ways;
@@ -154,7 +154,7 @@ pub struct Desk {
     /// Open sessions of each listener, on this core.
     pub listener_sessions: Vec<u32>,
     /// Networks whose sessions are watched, and until when.
-    pub traced: Vec<(Network, u64)>,
+    pub traced: Vec<(Wanted, u64)>,
     /// The log is closed: the core may stop.
     pub stopped: bool,
     /// Reply octets of the call under way; kept for its room.
@@ -251,24 +251,33 @@ impl Desk {
         self.stream.recorder.read(self.wall_us, event);
     }
 
-    /// Watches the sessions of a network for some seconds (0: no more); how many are watched.
-    pub fn trace(&mut self, network: &str, seconds: u32) -> usize {
+    /// Watches some sessions for some seconds (0: no more); how many are watched.
+    pub fn trace(&mut self, what: &str, seconds: u32) -> usize {
         let now_us = self.now_us;
-        let Ok(network) = Network::parse(network) else { return self.traced.len() };
-        self.traced.retain(|(other, until_us)| *until_us > now_us && *other != network);
+        let Some(what) = Wanted::parse(what) else { return self.traced.len() };
+        self.traced.retain(|(other, until_us)| *until_us > now_us && *other != what);
         if seconds > 0 && self.traced.len() < TRACED_MAX {
-            self.traced.push((network, now_us.saturating_add(u64::from(seconds) * 1_000_000)));
+            self.traced.push((what, now_us.saturating_add(u64::from(seconds) * 1_000_000)));
         }
         self.traced.len()
     }
 
-    /// Whether somebody watches the sessions of this client.
+    /// Whether somebody watches the sessions of this client, or this one.
     #[must_use]
-    pub fn is_traced(&self, client: IpAddr) -> bool {
-        let watched = |(network, until_us): &(Network, u64)| {
-            *until_us > self.now_us && network.contains(client)
-        };
-        self.traced.iter().any(watched)
+    pub fn is_traced(&self, client: IpAddr, id: &str) -> bool {
+        let mut watched = self.traced.iter().filter(|(_, until_us)| *until_us > self.now_us);
+        watched.any(|(what, _)| match what {
+            Wanted::Network(network) => network.contains(client),
+            Wanted::Id(_) => what.is_session(id),
+            Wanted::Address(_) => false,
+        })
+    }
+
+    /// Whether somebody watches the sessions that name this recipient.
+    #[must_use]
+    pub fn is_traced_to(&self, recipient: &[u8]) -> bool {
+        let mut watched = self.traced.iter().filter(|(_, until_us)| *until_us > self.now_us);
+        watched.any(|(what, _)| what.is_address(recipient))
     }
 
     /// A token for the log that no other has.

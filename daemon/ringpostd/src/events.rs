@@ -384,6 +384,15 @@ pub enum Event<'a> {
         /// The message's id.
         id: &'a str,
     },
+    /// The operator sends recipients of a message to another host, or back to their route.
+    Moved {
+        /// The message's id.
+        id: &'a str,
+        /// The host and port, with `@` before it; empty: their route.
+        to: &'a str,
+        /// The user id that asked for it.
+        uid: u32,
+    },
     /// The operator removed a message.
     Removed {
         /// The message's id.
@@ -397,6 +406,8 @@ pub enum Event<'a> {
         client: &'a Client<'a>,
         /// From the client; else to it.
         heard: bool,
+        /// The recipient for whose sake it is watched, if it is one's.
+        recipient: &'a [u8],
         /// Without its line end.
         octets: &'a [u8],
     },
@@ -422,6 +433,7 @@ impl Event<'_> {
                 | Self::Completed { .. }
                 | Self::Held { .. }
                 | Self::Released { .. }
+                | Self::Moved { .. }
                 | Self::Removed { .. }
         )
     }

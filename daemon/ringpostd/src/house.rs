@@ -74,7 +74,7 @@ pub use signals::block as block_signals;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -141,6 +141,8 @@ pub struct Facts {
     pub alarms: Vec<String>,
     /// A parent restarts the process and speaks to the service manager about its end.
     pub supervised: bool,
+    /// Addresses of this machine.
+    pub own_addresses: Arc<[IpAddr]>,
 }
 
 /// All that boot hands over.

@@ -190,6 +190,7 @@ impl Reader for CoreMetrics {
             }
             Event::Held { .. } => self.add(Counter::MessagesHeld, 1),
             Event::Released { .. } => self.add(Counter::MessagesReleased, 1),
+            Event::Moved { .. } => self.add(Counter::MessagesMoved, 1),
             Event::Removed { .. } => self.add(Counter::MessagesRemoved, 1),
             Event::Line { .. } => {}
             Event::Took(phase, us) => self.took(phase, us),

@@ -87,6 +87,18 @@ impl Wanted {
         (rest.is_empty() || n).then(|| Self::Id(bare.to_ascii_uppercase()))
     }
 
+    /// Whether that is the id of a session it means.
+    #[must_use]
+    pub fn is_session(&self, id: &str) -> bool {
+        matches!(self, Self::Id(wanted) if same_session(wanted.as_bytes(), id.as_bytes()))
+    }
+
+    /// Whether that is an address it means.
+    #[must_use]
+    pub fn is_address(&self, address: &[u8]) -> bool {
+        matches!(self, Self::Address(wanted) if is_address(address, wanted))
+    }
+
     fn fits(&self, entry: &Entry<'_>) -> bool {
         match self {
             Self::Id(id) => same_session(id.as_bytes(), entry.id),

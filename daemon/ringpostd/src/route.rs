@@ -10,6 +10,7 @@
 
 mod plan;
 mod table;
+mod named;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use smtp::client::TlsPolicy;
 use smtp::reply::Enhanced;
 
+pub use self::named::Named;
 pub use self::plan::{mx, static_hosts};
 pub use self::table::Table;
 use crate::dns::limits as dns_limits;

@@ -431,7 +431,10 @@ impl Shard {
                     None => self.relay.refused(&mut self.desk, token),
                 },
                 log::Event::Resume { token } => self.resume(core, token),
-                log::Event::Changed { token } => self.clerk.changed(token),
+                log::Event::Changed { token } => {
+                    self.relay.changed(&mut self.desk, token);
+                    self.clerk.changed(token);
+                }
                 log::Event::Read { token, result } => {
                     if let Some(result) = self.relay.read(core, &mut self.desk, token, result) {
                         self.clerk.read(&mut self.desk, token, &result);

@@ -28,6 +28,17 @@ pub enum Excess {
     Noted,
 }
 
+/// What a client of a played session is about to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Would {
+    /// Connect.
+    Connect,
+    /// Send the so-manyth message of the session.
+    Mail(u32),
+    /// Name the so-manyth recipient of the session.
+    Rcpt(u32),
+}
+
 /// A client that was let in. Given back with [`Standing::leave`].
 #[derive(Debug)]
 pub struct Guest {
@@ -151,6 +162,45 @@ impl Standing {
             .map_err(|()| Excess::RecipientRate)
     }
 
+    /// What the limits would say to this client, with so many messages and recipients of a played
+    /// session before; nothing is counted. The verdict in words is of the limit that was asked.
+    pub fn would(&self, what: Would, client: IpAddr, wall_us: u64) -> (Result<(), Excess>, String) {
+        let key = client_key(client);
+        let ask = |kind, limit: Option<Limit>, cost, excess, of: &str| {
+            let Some(limit) = limit else { return (Ok(()), format!("{of}: no limit")) };
+            let verdict = self.hints.rate_would(kind, key.as_ref(), limit, cost, wall_us);
+            let (most, left) = (limit.count(), verdict.remaining);
+            match verdict.allowed {
+                true => (Ok(()), format!("{of}: {left} of {most} would be left")),
+                false => {
+                    let s = verdict.retry_after_us.div_ceil(1_000_000);
+                    (Err(excess), format!("{of}: more than {most}, for {s} s"))
+                }
+            }
+        };
+        match what {
+            Would::Connect => {
+                let (limit, of) = (self.limits.connections, "connection rate");
+                let (verdict, said) = ask(Kind::RateConnect, limit, 1, Excess::ConnectionRate, of);
+                let (open, most) = (self.sessions.open(key.as_ref()), self.config.connections_max);
+                let said = format!("{said}; sessions open: {open} of {most}");
+                (
+                    verdict
+                        .and_then(|()| if open < most { Ok(()) } else { Err(Excess::Connections) }),
+                    said,
+                )
+            }
+            Would::Mail(count) => {
+                let (limit, of) = (self.limits.messages, "message rate");
+                ask(Kind::RateMail, limit, count, Excess::MessageRate, of)
+            }
+            Would::Rcpt(count) => {
+                let (limit, of) = (self.limits.recipients, "recipient rate");
+                ask(Kind::RateRecipient, limit, count, Excess::RecipientRate, of)
+            }
+        }
+    }
+
     fn within(&self, kind: Kind, key: &[u8], limit: Option<Limit>, now: u64) -> Result<(), ()> {
         match limit {
             Some(limit) if !self.hints.rate(kind, key, limit, now).allowed => Err(()),
@@ -215,6 +265,20 @@ mod tests {
         let mails = (0..5).filter(|_| standing.mail(&guest, 1_000_000).is_ok()).count();
         let rcpts = (0..5).filter(|_| standing.rcpt(&guest, 1_000_000).is_ok()).count();
         assert_eq!((mails, rcpts), (3, 2));
+        let client = "198.51.100.2".parse().unwrap();
+        let would = |what| standing.would(what, client, 1_000_000).0;
+        assert_eq!(would(Would::Mail(3)), Ok(()), "asked as often as you like");
+        assert_eq!(
+            (would(Would::Mail(3)), would(Would::Mail(4))),
+            (Ok(()), Err(Excess::MessageRate))
+        );
+        let guest = standing.arrive(client, 1_000_000).unwrap();
+        standing.mail(&guest, 1_000_000).unwrap();
+        assert_eq!(
+            (would(Would::Mail(2)), would(Would::Mail(3))),
+            (Ok(()), Err(Excess::MessageRate))
+        );
+        assert_eq!(would(Would::Rcpt(3)), Err(Excess::RecipientRate));
         let free = standing.arrive("192.0.2.9".parse().unwrap(), 1_000_000).unwrap();
         assert!((0..50).all(|_| standing.mail(&free, 1_000_000).is_ok()));
     }

@@ -10,11 +10,26 @@ use crate::row::{Row, Word, argument, bounded, flag, option, optional, perhaps, 
 use crate::speaker;
 
 /// The rows.
-pub(crate) const ROWS: [Row; 19] = [
+pub(crate) const ROWS: [Row; 21] = [
     act("queue retry", "Try messages now, whatever the schedule", |m| queue(m, Act::Retry)),
     act("queue freeze", "Messages wait for the operator", |m| queue(m, Act::Freeze)),
     act("queue thaw", "They wait no more, and are tried now", |m| queue(m, Act::Thaw)),
     act("queue fallback", "Go on with the route's next fallback tier", |m| queue(m, Act::Fallback)),
+    Row {
+        arguments: || {
+            let host = option("to", "HOST", "HOST, HOST:PORT, 192.0.2.1 or [2001:db8::1]:25");
+            let mut arguments = act_arguments();
+            arguments.insert(1, host.required(true));
+            arguments.push(flag("unchecked", "Do not ask that host first whether it answers"));
+            arguments
+        },
+        example: &["--all", "--to", "192.0.2.9", "--yes", "MOVE"],
+        wait_s: 120,
+        ..act("queue move", "Send messages to a host that you name, not by their route", |m| {
+            queue(m, Act::Move)
+        })
+    },
+    act("queue unmove", "Send moved messages by their route again", |m| queue(m, Act::Unmove)),
     act("queue bounce", "Give messages up, with a report to the sender", |m| queue(m, Act::Bounce)),
     act("queue remove", "Throw messages away without a report", |m| queue(m, Act::Remove)),
     Row {
@@ -116,7 +131,7 @@ fn act_arguments() -> Vec<Arg> {
         Arg::new("ID").num_args(0..).help("Messages; an id without .n means all of its session"),
         option("next-hop", "NAME", "Those for a next hop, named as in `queue summary`"),
         flag("all", "All messages").conflicts_with("next-hop"),
-        option("yes", "WORD", "The word, for scripts: BOUNCE, REMOVE"),
+        option("yes", "WORD", "The word, for scripts: BOUNCE, REMOVE, MOVE"),
     ]
 }
 
@@ -130,24 +145,30 @@ fn queue(m: &ArgMatches, act: Act) -> Result<Request, Trouble> {
         return Err(usage("which messages?", "Name ids, or --next-hop NAME, or --all."));
     }
     let word = match act.word() {
-        Some(word) => typed(m, word, act.name())?,
+        Some(word) if act == Act::Move => {
+            typed(m, word, "mail goes where the config does not send it")?
+        }
+        Some(word) => typed(m, word, &format!("{} cannot be taken back", act.name()))?,
         None => Text::default(),
     };
-    Ok(Request::QueueAct(QueueAct { act, ids, next_hop, all, word }))
+    let moves = act == Act::Move;
+    let to = if moves { optional(m, "to")? } else { None };
+    let unchecked = moves && m.get_flag("unchecked");
+    Ok(Request::QueueAct(QueueAct { act, ids, next_hop, all, to, unchecked, word }))
 }
 
 /// The word that confirms: from `--yes`, else from the terminal.
 pub(crate) fn typed<const MAX: usize>(
     m: &ArgMatches,
     word: &str,
-    what: &str,
+    why: &str,
 ) -> Result<Text<MAX>, Trouble> {
     if let Some(given) = optional(m, "yes")? {
         return Ok(given);
     }
     // The daemon says no to him, and writes it down.
     if !speaker::is_operator() {
-        ask_for(word, &format!("{what} cannot be taken back"))?;
+        ask_for(word, why)?;
     }
     Ok(Text::cut(word))
 }

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::exit::{Exit, Trouble};
 use crate::page::Page;
-use crate::row::{Row, argument, dead, option, optional, row, text, usage};
+use crate::row::{Row, dead, option, optional, row, text, usage};
 use crate::socket::Socket;
 use crate::story;
 use crate::talking::{ask, say, tell, unexpected};
@@ -32,9 +32,13 @@ pub(crate) const ROWS: [Row; 2] = [
         ..row("hints dump", "Write all hints down, one JSON object a line")
     },
     Row {
-        arguments: || argument("FILE", "A file of `hints dump`"),
+        arguments: || {
+            let file = Arg::new("FILE").required(true).help("A file of `hints dump`");
+            vec![file, dead()]
+        },
         talk: Some(load),
         example: &["hints.json"],
+        audited: true,
         ..row("hints load", "Put hints of a dump back, for as long as they had left")
     },
 ];

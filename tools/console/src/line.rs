@@ -12,7 +12,7 @@ use control::Speaker;
 use crate::exit::{Exit, Trouble};
 use crate::page::Page;
 use crate::shell::Shell;
-use crate::table::{command as command_tree, rows};
+use crate::table::command as command_tree;
 use crate::{login, run, tty};
 
 /// The numbered menu: a number is a command, written out beside it.
@@ -85,7 +85,7 @@ fn command(line: &str) -> Line {
         "" => Line::Nothing,
         "quit" | "exit" | "logout" => Line::End,
         "menu" => Line::Said(menu()),
-        "help" | "?" => Line::Said(help("")),
+        "?" => Line::Words(vec!["help".to_owned()]),
         line => {
             if let Some((words, _)) =
                 line.parse::<usize>().ok().and_then(|n| MENU.get(n.checked_sub(1)?))
@@ -93,7 +93,7 @@ fn command(line: &str) -> Line {
                 return Line::Words(split(words));
             }
             match line.strip_suffix('?') {
-                Some(begin) => Line::Said(help(begin.trim())),
+                Some(begin) => Line::Words(split(&format!("help {}", begin.trim()))),
                 None => Line::Words(split(line)),
             }
         }
@@ -132,18 +132,6 @@ fn menu() -> String {
     page.into_text()
 }
 
-/// The commands that begin so.
-fn help(begin: &str) -> String {
-    let mut page = Page::default();
-    let mut names: Vec<_> = rows().filter(|row| row.name.starts_with(begin)).collect();
-    names.sort_by_key(|row| row.name);
-    for row in names {
-        page.line(&format!("{:<20} {}", row.name, row.help));
-    }
-    page.line("COMMAND --help shows its arguments; menu shows numbers; quit ends.");
-    page.into_text()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,8 +146,8 @@ mod tests {
             all.extend(split(words));
             assert!(crate::table::command().try_get_matches_from(all).is_ok(), "{words}");
         }
-        for text in [menu(), help(""), help("queue")] {
-            assert!(text.lines().all(|line| line.len() <= 79), "{text}");
-        }
+        assert!(menu().lines().all(|line| line.len() <= 79), "{}", menu());
+        assert_eq!(command("queue s?"), command("help queue s"));
+        assert_eq!(command("?"), command("help"));
     }
 }

@@ -7,7 +7,7 @@ use crate::exit::Trouble;
 use crate::row::{Row, bounded, flag, option, optional, row};
 
 /// The rows.
-pub(crate) const ROWS: [Row; 6] = [
+pub(crate) const ROWS: [Row; 5] = [
     Row {
         arguments: || {
             vec![
@@ -26,26 +26,6 @@ pub(crate) const ROWS: [Row; 6] = [
         },
         example: &["a@example.org"],
         ..row("why", "What is known of a mail or a client, also of what was refused")
-    },
-    Row {
-        arguments: || {
-            vec![
-                Arg::new("NETWORK").required(true).help("192.0.2.1, 2001:db8::/64"),
-                option("seconds", "N", "For so long; 0: no more")
-                    .value_parser(value_parser!(u32))
-                    .default_value("60"),
-                flag("follow", "Print what is said until interrupted"),
-            ]
-        },
-        request: |m| {
-            Ok(Request::Trace {
-                network: bounded(m, "NETWORK")?,
-                seconds: m.get_one("seconds").copied().unwrap_or(60),
-            })
-        },
-        follow: Some(trace_on),
-        example: &["192.0.2.1"],
-        ..row("trace", "Watch new sessions of a network line by line; see `why`")
     },
     Row {
         request: |_| Ok(Request::Sessions),
@@ -110,21 +90,4 @@ fn log_on(request: &Request, reply: &Reply) -> Option<Request> {
     let (Request::LogGrep(filter), Reply::Story(story)) = (request, reply) else { return None };
     let after = story.next.clone().or_else(|| filter.after.clone());
     Some(Request::LogGrep(LogFilter { after, count_max: 0, ..filter.clone() }))
-}
-
-/// What was said since; the first answer is the order's.
-fn trace_on(request: &Request, reply: &Reply) -> Option<Request> {
-    match (request, reply) {
-        (Request::Trace { network, .. }, _) => {
-            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-            let now_us = now.map_or(1, |now| u64::try_from(now.as_micros()).unwrap_or(1));
-            let what = control::Text::cut(network);
-            Some(Request::Why(WhyFilter { what, logs: false, after_us: now_us }))
-        }
-        (Request::Why(filter), Reply::Story(story)) => {
-            let after_us = story.lines.last().map_or(filter.after_us, |line| line.at_us);
-            Some(Request::Why(WhyFilter { after_us, ..filter.clone() }))
-        }
-        _ => None,
-    }
 }

@@ -17,6 +17,8 @@ mod page;
 
 mod tty;
 
+mod slow;
+
 mod access;
 
 mod speaker;
@@ -61,6 +63,8 @@ mod talking;
 
 mod living;
 
+mod watching;
+
 mod summing;
 
 mod keeping;
@@ -79,9 +83,9 @@ mod checks;
 
 mod wizard;
 
-mod table;
+mod overview;
 
-mod slow;
+mod table;
 
 mod run;
 

@@ -112,9 +112,10 @@ pub(crate) fn show(page: &mut Page, message: &QueueMessage) {
         };
         page.line("");
         page.paragraph(0, &address(&recipient.address));
-        let hop = match recipient.next_hop.is_empty() {
-            true => String::new(),
-            false => format!(" via {}", &*recipient.next_hop),
+        let hop = match (recipient.next_hop.strip_prefix('@'), &*recipient.next_hop) {
+            (Some(host), _) => format!(", moved to {host}"),
+            (None, "") => String::new(),
+            (None, hop) => format!(" via {hop}"),
         };
         let tries = match recipient.tries {
             1 => "1 try".to_owned(),

@@ -1,9 +1,9 @@
 //! The hints of a dead daemon: its file answers what the daemon would answer.
 //!
-//! *Guarantees*: a file that a daemon holds is left alone. Looking works on a copy; `delete` and
-//! `tidy` write the words that differ, and the daemon checks every record again when it starts.
+//! *Guarantees*: a file that a daemon holds is left alone, and none can take it meanwhile. Looking
+//! works on a copy; what changes something writes the words that differ, and the daemon checks
+//! every record again when it starts.
 //! *Failure*: a file that is none of hints, or of another version, is named and not touched.
-//! *Not here*: `set` and `load`: a daemon takes them when it runs.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read as _};
@@ -12,12 +12,13 @@ use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ::hints::{Entry, Hints, Kind, Names, Pick, Seed, Setup, ShardSet, Snapshot, Start, What};
+use ::hints::{
+    Entry, Hints, Kind, Names, Pick, Seed, Setup, ShardSet, Snapshot, Start, Unfit, Value, What,
+};
 use ::spool::id::TransactionId;
-use control::limits::HINTS_PAGE_MAX;
 use control::{
     Failure, FailureCode, Hint, HintField, HintKey, HintsFilter, HintsPage, List, Reply, Request,
-    Text,
+    Text, put_back,
 };
 
 use crate::exit::{Exit, Trouble};
@@ -120,6 +121,8 @@ impl Remains {
             Request::HintsGet(of) => self.get(of),
             Request::HintsDelete(of) => self.delete(of),
             Request::HintsTidy => self.tidy(),
+            Request::HintsSet { of, fields, life_s } => self.set(of, fields, *life_s),
+            Request::HintsLoad { hints } => self.load(hints),
             _ => fail(FailureCode::Refused, "only a running daemon does this", "Start it."),
         }
     }
@@ -129,11 +132,12 @@ impl Remains {
             Ok(kind) => kind,
             Err(reply) => return reply,
         };
-        let most = match usize::from(filter.count_max) {
-            0 => HINTS_PAGE_MAX,
-            count => count.min(HINTS_PAGE_MAX),
+        let pick = Pick {
+            kind,
+            part: filter.key.as_deref(),
+            cursor: filter.cursor,
+            most: filter.page_max(),
         };
-        let pick = Pick { kind, part: filter.key.as_deref(), cursor: filter.cursor, most };
         let (page, next) = self.hints.page(&pick, NAMES, now_us());
         Reply::Hints(HintsPage { hints: List::cut(page.into_iter().map(hint)), next })
     }
@@ -180,6 +184,52 @@ impl Remains {
         self.written(&format!("{records} records and {rates} rates had expired"))
     }
 
+    fn set(&mut self, of: &HintKey, fields: &[HintField], life_s: u64) -> Reply {
+        let kind = match kind_of(&of.kind) {
+            Ok(kind) => kind,
+            Err(reply) => return reply,
+        };
+        let key = NAMES.key_octets(&of.key);
+        let old = self.hints.get(kind, &key, now_us()).map(|record| record.value);
+        let fields = fields.iter().map(|field| (&*field.name, field.number));
+        let value = match Value::with(kind, old, fields) {
+            Ok(value) => value,
+            Err(unfit) => {
+                return fail(FailureCode::Refused, &unfit.to_string(), &unfit.advice());
+            }
+        };
+        self.put(kind, &key, value, life_s);
+        match self.written("") {
+            Reply::Done { .. } => self.get(of),
+            failure => failure,
+        }
+    }
+
+    fn load(&mut self, hints: &[Hint]) -> Reply {
+        let rows = put_back(hints, |hint| {
+            let kind = Kind::from_name(&hint.kind).ok_or("no such kind of hint")?;
+            let value = Value::with(kind, None, hint.numbers()).map_err(|unfit| match unfit {
+                Unfit::Kind => "hints of this kind are not put back".to_owned(),
+                field => field.to_string(),
+            })?;
+            let value = value.saying(hint.text.as_bytes());
+            self.put(kind, &NAMES.key_octets(&hint.key), value, hint.expires_s);
+            Ok(())
+        });
+        match self.written("") {
+            Reply::Done { .. } => Reply::Rows(Box::new(rows)),
+            failure => failure,
+        }
+    }
+
+    fn put(&self, kind: Kind, key: &[u8], value: Value, life_s: u64) {
+        let life_us = life_s.saturating_mul(1_000_000).min(::hints::limits::LIFE_US_MAX);
+        let change = self.hints.change(kind, key, What::Put(value, life_us), now_us());
+        if let (Some(change), Some(writer)) = (change, self.hints.claim(ShardSet::ALL)) {
+            writer.apply(&change);
+        }
+    }
+
     /// Writes the words that differ.
     fn written(&mut self, done: &str) -> Reply {
         if !self.may_write {
@@ -198,15 +248,12 @@ impl Remains {
 }
 
 fn kind_of(name: &str) -> Result<Kind, Reply> {
-    Kind::from_name(name).ok_or_else(|| {
-        let names: Vec<&str> = Kind::all().map(Kind::name).collect();
-        let advice = format!("one of {}", names.join(" "));
-        fail(FailureCode::NotFound, "no such kind of hint", &advice)
-    })
+    let names = || Kind::all().map(Kind::name).collect::<Vec<_>>();
+    Kind::from_name(name).ok_or_else(|| Reply::Failure(Failure::no_kind_of_hint(&names())))
 }
 
 fn none() -> Reply {
-    fail(FailureCode::NotFound, "no such hint", "`ringpost hints list` shows those that count now")
+    Reply::Failure(Failure::no_hint())
 }
 
 fn hint(entry: Entry) -> Hint {

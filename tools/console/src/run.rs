@@ -28,6 +28,11 @@ const FOLLOW_EVERY: Duration = Duration::from_millis(500);
 /// Does what the command line says.
 pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> Result<Exit, Trouble> {
     let arguments: Vec<OsString> = arguments.collect();
+    if arguments.len() < 2 {
+        // Nobody is left to tell where stderr is closed.
+        let _ = std::io::stderr().write_all(table::all_at_once().as_bytes());
+        return Ok(Exit::Usage);
+    }
     let matches = match table::command().try_get_matches_from(&arguments) {
         Ok(matches) => matches,
         Err(error) => {
@@ -130,8 +135,13 @@ fn act(row: &Row, matches: &ArgMatches) -> Result<Exit, Trouble> {
     }
 }
 
-/// Of a dead daemon some things can be read all the same.
+/// Of a dead daemon some things can be read all the same; on the appliance nobody starts it by hand.
 fn or_of_file(row: &Row, mut trouble: Trouble) -> Trouble {
+    if machine::is_appliance() && trouble.exit == Exit::NoDaemon {
+        trouble.advice = "Init starts it again, within 30 s. Without it go: config history, \
+                          show and rollback; upgrade; reboot."
+            .to_owned();
+    }
     let has = (row.arguments)().iter().any(|argument| argument.get_id() == DEAD);
     if has && trouble.exit == Exit::NoDaemon {
         trouble.advice.push_str(" A dead daemon's hints: --file FILE.");

@@ -20,6 +20,8 @@ use crate::speaker;
 
 const HERE: &str = "./var/admin.sock";
 const SYSTEM: &str = "/run/ringpost/admin.sock";
+/// How a daemon is started where no init of ours does it.
+const BY_HAND: &str = "Start it: ringpostd --config FILE --supervise.";
 const READ_OCTETS: usize = 16 * 1024;
 
 /// Whoever answers.
@@ -174,8 +176,7 @@ pub(crate) fn maintenance(exit: Exit, what: &str) -> Option<Trouble> {
 fn explain(path: &Path, error: &std::io::Error) -> Trouble {
     let shown = path.display();
     let start = format!(
-        "Start it: ringpostd --config docs/examples/mx.toml (or systemctl start ringpost). \
-         Elsewhere? Say --socket FILE or set RINGPOST_SOCKET (defaults: {HERE}, {SYSTEM})."
+        "{BY_HAND} Elsewhere? Say --socket FILE or set RINGPOST_SOCKET (defaults: {HERE}, {SYSTEM})."
     );
     if let Some(trouble) = maintenance(Exit::NoDaemon, "no daemon runs")
         && path == Path::new(SYSTEM)

@@ -11,7 +11,7 @@ use crate::exit::{Exit, Trouble};
 pub(crate) const VARIABLE: &str = "RINGPOST_AS";
 
 /// What operators may of what is done without the daemon, or in more than one question.
-const OPERATORS: [&str; 18] = [
+const OPERATORS: [&str; 19] = [
     "shell",
     "test send",
     "hints list",
@@ -26,6 +26,7 @@ const OPERATORS: [&str; 18] = [
     "config show",
     "status",
     "commands",
+    "help",
     "queue summary",
     "hints dump",
     "access list",

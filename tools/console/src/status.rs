@@ -130,13 +130,9 @@ fn ms(us: u64) -> String {
     format!("{}.{}", us / 1_000, us / 100 % 10)
 }
 
-/// The ledger in a line, in recipients.
-fn books(ledger: &Ledger) -> String {
-    let state = match ledger.difference() {
-        0 => "balances".to_owned(),
-        difference => format!("DOES NOT BALANCE by {difference}"),
-    };
-    let outs = [
+/// What came in stands in one of these.
+fn outs(ledger: &Ledger) -> [(&'static str, i64); 7] {
+    [
         ("delivered", ledger.delivered),
         ("handed over", ledger.handed_over),
         ("bounced", ledger.bounced),
@@ -144,7 +140,16 @@ fn books(ledger: &Ledger) -> String {
         ("removed", ledger.removed),
         ("held", ledger.held),
         ("queued", ledger.queued),
-    ];
+    ]
+}
+
+/// The ledger in a line, in recipients.
+fn books(ledger: &Ledger) -> String {
+    let state = match ledger.difference() {
+        0 => "balances".to_owned(),
+        difference => format!("DOES NOT BALANCE by {difference}"),
+    };
+    let outs = outs(ledger);
     let outs = outs.into_iter().filter(|(_, count)| *count != 0);
     let outs: String = outs.map(|(name, count)| format!(", {count} {name}")).collect();
     format!("{state}: {} in{outs}", ledger.accepted.saturating_add(ledger.generated))
@@ -153,20 +158,10 @@ fn books(ledger: &Ledger) -> String {
 /// `ledger`; whether it balances.
 pub(crate) fn ledger(page: &mut Page, ledger: &Ledger) {
     let columns: [Column; 2] = [("recipients", 18, Align::Left), ("", 20, Align::Right)];
-    let rows = [
-        ("accepted", ledger.accepted),
-        ("generated", ledger.generated),
-        ("delivered", ledger.delivered),
-        ("handed over", ledger.handed_over),
-        ("bounced", ledger.bounced),
-        ("double bounces", ledger.double_bounces),
-        ("removed", ledger.removed),
-        ("held", ledger.held),
-        ("queued", ledger.queued),
-    ];
+    let ins = [("accepted", ledger.accepted), ("generated", ledger.generated)];
     page.head(&columns);
-    for (n, (name, count)) in rows.into_iter().enumerate() {
-        let sign = if n < 2 { "+" } else { "-" };
+    let signed = ins.map(|row| ("+", row)).into_iter().chain(outs(ledger).map(|row| ("-", row)));
+    for (sign, (name, count)) in signed {
         page.row(&columns, &[format!("{sign} {name}"), count.to_string()]);
     }
     let difference = ledger.difference();

@@ -11,16 +11,17 @@ use crate::exit::{Exit, Trouble};
 use crate::page::Page;
 use crate::row::{Row, Word, bounded, dead, flag, option, optional, row, text, usage};
 use crate::{
-    accessing, acting, configuring, keeping, ladder, living, looking, machine, spool, summing,
-    talking, wizard,
+    accessing, acting, configuring, keeping, ladder, living, looking, machine, overview, spool,
+    summing, talking, watching, wizard,
 };
 
 /// Words that have further words below them.
-pub(crate) const GROUPS: [(&str, &str); 10] = [
+pub(crate) const GROUPS: [(&str, &str); 11] = [
     ("queue", "Messages that wait"),
     ("suspend", "Stop taking or sending mail"),
     ("resume", "Take or send it again"),
     ("test", "Try the DNS, next hops, the whole way"),
+    ("trace", "Sessions line by line"),
     ("log", "The logs"),
     ("hints", "What is remembered and may be lost: retry times, health, rates"),
     ("spool", "A spool that no daemon holds; devices of one that is held"),
@@ -33,7 +34,7 @@ pub(crate) const GROUPS: [(&str, &str); 10] = [
 pub(crate) fn rows() -> impl Iterator<Item = &'static Row> {
     let more = looking::ROWS.iter().chain(&acting::ROWS).chain(&configuring::ROWS);
     let talking = talking::ROWS.iter().chain(&living::ROWS).chain(&summing::ROWS);
-    let talking = talking.chain(&keeping::ROWS);
+    let talking = talking.chain(&keeping::ROWS).chain(&watching::ROWS);
     let ours = accessing::ROWS.iter().chain(&wizard::ROWS);
     let talking = talking.chain(ours);
     ROWS.iter().chain(more).chain(talking).chain(&ladder::ROWS).chain(&machine::ROWS)
@@ -41,6 +42,14 @@ pub(crate) fn rows() -> impl Iterator<Item = &'static Row> {
 
 const ROWS: [Row; 22] = [
     Row { local: Some(commands), ..row("commands", "Every command, one a line") },
+    Row {
+        arguments: || {
+            let word = Arg::new("WORD").num_args(0..);
+            vec![word.help("A group, a topic, or how a command begins")]
+        },
+        local: Some(help),
+        ..row("help", "All commands on one screen, or those of a word")
+    },
     row("shell", "One command a line, or a number of the menu; for serial lines"),
     Row { request: |_| Ok(Request::Version), ..row("version", "What runs there") },
     Row {
@@ -101,6 +110,7 @@ const ROWS: [Row; 22] = [
     },
     Row {
         arguments: hints_set_arguments,
+        audited: true,
         example: &["retry", "k", "tries=1"],
         request: hints_set,
         ..row("hints set", "Set fields of one hint; it is made if there is none")
@@ -163,8 +173,12 @@ pub(crate) fn command() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .about("Administers ringpostd")
         .after_help(crate::exit::HELP)
+        .help_template(format!(
+            "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{}\nOptions:\n{{options}}{{after-help}}",
+            all_at_once()
+        ))
+        .disable_help_subcommand(true)
         .subcommand_required(true)
-        .arg_required_else_help(true)
         .term_width(crate::text::COLUMNS)
         .color(clap::ColorChoice::Never)
         .arg(option("socket", "FILE", "The daemon's admin socket").global(true))
@@ -182,6 +196,7 @@ pub(crate) fn command() -> Command {
         .arg(flag("json", "Print the replies as JSON, one line each").global(true));
     for (name, help) in GROUPS {
         let mut group = Command::new(name).about(help).subcommand_required(true);
+        group = group.disable_help_subcommand(true);
         for row in rows().filter(|row| row.name.split_once(' ').is_some_and(|n| n.0 == name)) {
             group = group.subcommand(subcommand(row));
         }
@@ -205,6 +220,17 @@ fn subcommand(row: &Row) -> Command {
         arguments.push(Arg::new("yes").long("yes").value_name("WORD").help(help));
     }
     Command::new(name).about(row.help).args(arguments).after_help(example)
+}
+
+/// All commands on one screen.
+pub(crate) fn all_at_once() -> String {
+    overview::overview(&rows().collect::<Vec<_>>(), &GROUPS)
+}
+
+fn help(page: &mut Page, m: &ArgMatches) -> Result<Exit, Trouble> {
+    let words = m.get_many::<String>("WORD").into_iter().flatten();
+    let begin = words.map(|word| &**word).collect::<Vec<_>>().join(" ");
+    overview::help(page, &begin, (&rows().collect::<Vec<_>>(), &GROUPS))
 }
 
 fn commands(page: &mut Page, _: &ArgMatches) -> Result<Exit, Trouble> {
@@ -345,6 +371,7 @@ fn hints_set_arguments() -> Vec<Arg> {
     let mut arguments = hint_arguments();
     arguments.push(fields.help("As `hints get --json` names them"));
     arguments.push(life.value_parser(value_parser!(u64)));
+    arguments.push(dead());
     arguments
 }
 
@@ -388,6 +415,34 @@ mod tests {
             // Files of the examples are not there.
             let named = row.example.first().is_some_and(|word| word.ends_with(".toml"));
             assert!(named || (row.request)(matches).is_ok(), "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn all_commands_stand_on_one_screen() {
+        let all: Vec<&Row> = rows().collect();
+        let text = overview::overview(&all, &GROUPS);
+        assert!(text.lines().count() <= 24, "{text}");
+        assert!(
+            text.is_ascii() && text.lines().all(|line| line.len() <= crate::text::COLUMNS),
+            "{text}"
+        );
+        for row in rows() {
+            let (title, word) = match row.name.split_once(' ') {
+                Some((group, word)) => (Some(group), word),
+                None => (None, row.name),
+            };
+            let found = text.lines().any(|line| {
+                let (front, words) = line.split_at_checked(overview::TITLE).unwrap_or((line, ""));
+                let title = title.is_none_or(|title| [title, ""].contains(&front.trim()));
+                title && words.split(' ').any(|w| w == word)
+            });
+            assert!(found, "{}: {text}", row.name);
+        }
+        for (_, words) in overview::TOPICS {
+            for word in words {
+                assert!(rows().any(|row| row.name == *word), "{word}");
+            }
         }
     }
 }

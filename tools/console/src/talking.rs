@@ -6,7 +6,7 @@ use std::path::Path;
 
 use clap::{Arg, ArgMatches, value_parser};
 use control::octets::{from_base64, to_base64};
-use control::{ConfigAct, List, ListedBy, Part, Rehearse, Reply, Request, Text};
+use control::{ConfigAct, List, ListedBy, Part, Rehearse, Reply, Request, Submit, Text};
 use serde_json::{Value, json};
 
 use crate::exit::{Exit, Trouble};
@@ -97,8 +97,12 @@ pub(crate) fn tell(m: &ArgMatches, text: &str, name: &str, facts: Value) -> Resu
 }
 
 pub(crate) fn say(text: &str) -> Result<(), Trouble> {
+    say_octets(text.as_bytes())
+}
+
+fn say_octets(octets: &[u8]) -> Result<(), Trouble> {
     let mut out = std::io::stdout().lock();
-    let said = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    let said = out.write_all(octets).and_then(|()| out.flush());
     said.map_err(|error| Trouble::new(Exit::Refused, format!("cannot write: {error}"), ""))
 }
 
@@ -108,32 +112,34 @@ fn part(socket: &mut Socket, request: &Request) -> Result<(Part, Vec<u8>), Troub
     Ok((*part, octets))
 }
 
-/// `session`: what was said before is said again with each piece; only what is new is printed.
+/// `session`: a piece of what is typed, and what the daemon says to it.
 fn session(socket: &mut Socket, m: &ArgMatches) -> Result<Exit, Trouble> {
     let mut stdin = std::io::stdin().lock();
     let typed = stdin.is_terminal();
     let from: Text<{ control::limits::NAME_OCTETS_MAX }> = bounded(m, "from")?;
     let listener = m.get_one("listener").copied().unwrap_or(0);
-    let mut said: Vec<Text<{ control::limits::PART_OCTETS_MAX }>> = Vec::new();
-    let (mut printed, mut noted) = (0, 0);
+    let mut play = 0;
+    let mut said: List<Text<{ control::limits::PART_OCTETS_MAX }>, _> = List::default();
     loop {
-        let pieces = List::try_from(said.clone());
-        let pieces = pieces.map_err(|_| usage("too much was said", "Play less at once."))?;
         let by_dns = ListedBy::default();
-        let played = Rehearse { from: from.clone(), listener, said: pieces, by_dns };
-        let request = Request::Session(played);
-        let (part, out) = part(socket, &request)?;
-        let new_notes: Vec<&str> = part.notes.iter().skip(noted).map(|note| &**note).collect();
-        let new = String::from_utf8_lossy(out.get(printed..).unwrap_or_default()).into_owned();
-        for note in new_notes.iter().filter(|_| !m.get_flag("json")) {
+        let request = Rehearse { from: from.clone(), listener, play, said, by_dns };
+        let (part, out) = part(socket, &Request::Session(request))?;
+        play = part.play;
+        for note in part.notes.iter().filter(|_| !m.get_flag("json")) {
             let mut page = Page::default();
-            page.paragraph(0, &format!("# {note}"));
+            page.paragraph(0, &format!("# {}", &**note));
             // Beside the dialogue, so that a program may read that alone.
             let _ = std::io::stderr().lock().write_all(page.into_text().as_bytes());
         }
-        let facts = json!({ "said": new, "notes": new_notes, "closed": part.closed });
-        (printed, noted) = (out.len(), part.notes.len());
-        tell(m, &new, "session", facts)?;
+        if m.get_flag("json") {
+            let notes: Vec<&str> = part.notes.iter().map(|note| &**note).collect();
+            let words = String::from_utf8_lossy(&out);
+            let facts = json!({ "said": words, "notes": notes, "closed": part.closed });
+            say(&format!("{}\n", reply("session", facts)))?;
+        } else {
+            // Records of TLS are no text.
+            say_octets(&out)?;
+        }
         if part.closed {
             return Ok(Exit::Fine);
         }
@@ -147,7 +153,7 @@ fn session(socket: &mut Socket, m: &ArgMatches) -> Result<Exit, Trouble> {
             octets.pop();
             octets.extend_from_slice(b"\r\n");
         }
-        said.push(Text::cut(&to_base64(&octets)));
+        said = List::cut([Text::cut(&to_base64(&octets))]);
     }
 }
 
@@ -199,12 +205,24 @@ fn export(socket: &mut Socket, m: &ArgMatches) -> Result<Exit, Trouble> {
     Ok(Exit::Fine)
 }
 
-/// The address of the daemon's first port for mail.
-fn port(socket: &mut Socket) -> Result<String, Trouble> {
-    let Reply::Status(status) = ask(socket, &Request::Status)? else { return Err(unexpected()) };
-    let smtp = status.listeners.iter().find_map(|line| line.strip_prefix("smtp "));
-    let address = smtp.ok_or_else(|| Trouble::new(Exit::Refused, "it listens nowhere", ""))?;
-    Ok(address.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:"))
+/// Tells the daemon that mail comes, and gives it that by its first port.
+fn submit(
+    socket: &mut Socket,
+    import: bool,
+    (sender, recipients): (&str, &[String]),
+    content: &[u8],
+) -> Result<String, Trouble> {
+    let mail = Submit {
+        import,
+        sender: Text::cut(sender),
+        recipient: recipients.first().map(|to| Text::cut(to)).unwrap_or_default(),
+        recipients: u32::try_from(recipients.len()).unwrap_or(u32::MAX),
+        octets: content.len() as u64,
+    };
+    let Reply::Done { message } = ask(socket, &Request::Submit(mail))? else {
+        return Err(unexpected());
+    };
+    smtp::submit(&message, sender, recipients, content)
 }
 
 /// `queue import`.
@@ -222,8 +240,7 @@ fn import(socket: &mut Socket, m: &ArgMatches) -> Result<Exit, Trouble> {
     };
     let (sender, recipients) = (paths("MAIL FROM:<"), paths("RCPT TO:<"));
     let sender = sender.first().cloned().unwrap_or_default();
-    let address = port(socket)?;
-    let accepted = smtp::submit(&address, &sender, &recipients, &content)?;
+    let accepted = submit(socket, true, (&sender, &recipients), &content)?;
     tell(m, &format!("{accepted}\n"), "sent", sent(&accepted))?;
     Ok(Exit::Fine)
 }
@@ -241,12 +258,12 @@ fn sent(accepted: &str) -> Value {
 fn send(socket: &mut Socket, m: &ArgMatches) -> Result<Exit, Trouble> {
     let to = text(m, "TO").unwrap_or_default().to_owned();
     let from = text(m, "from").unwrap_or_default().to_owned();
-    let address = port(socket)?;
     let content = format!(
         "From: <{from}>\r\nTo: <{to}>\r\nSubject: Trial of the mail exchanger\r\n\r\n\
          Sent by `ringpost test send`. Whoever reads this has got it.\r\n"
     );
-    let accepted = smtp::submit(&address, &from, std::slice::from_ref(&to), content.as_bytes())?;
+    let mail = (&*from, std::slice::from_ref(&to));
+    let accepted = submit(socket, false, mail, content.as_bytes())?;
     let see = id_in(&accepted).map_or_else(String::new, |id| format!("See: ringpost why {id}\n"));
     tell(m, &format!("{accepted}\n{see}"), "sent", sent(&accepted))?;
     Ok(Exit::Fine)

@@ -1,7 +1,9 @@
 //! Questions that may wait for a look-up: played sessions, routes, verified recipients.
 //!
-//! *Limits*: [`PATIENTS_MAX`] at once, each for [`WAIT_US_MAX`].
+//! *Limits*: [`PATIENTS_MAX`] at once, each for [`WAIT_US_MAX`]; [`PLAYS_MAX`] played sessions that
+//! may go on: the one that was silent longest makes room for another.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use control::octets::{from_base64, to_base64};
@@ -15,33 +17,39 @@ use crate::ways::hop_key;
 
 /// Questions at once.
 const PATIENTS_MAX: usize = 8;
+/// Played sessions that are kept.
+const PLAYS_MAX: usize = 16;
 /// How long one waits for a look-up.
 const WAIT_US_MAX: u64 = 4_000_000;
 
 #[derive(Debug)]
 enum Patient {
-    Session(Box<Rehearsal>),
+    Session(u64, Box<Rehearsal>),
     Route(String),
     Verify(String),
 }
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Patients(Vec<(u64, u64, Patient)>);
+pub(super) struct Patients {
+    open: Vec<(u64, u64, Patient)>,
+    /// Played sessions between two questions, the last that spoke at the end.
+    plays: VecDeque<(u64, Box<Rehearsal>)>,
+}
 
 impl Patients {
     pub(super) fn begin(
         &mut self,
-        desk: &Desk,
+        desk: &mut Desk,
         number: u64,
         request: &Request,
     ) -> Result<(), Failure> {
         let fail = |code, message: &str| Err(Failure::new(code, message, ""));
-        if self.0.len() >= PATIENTS_MAX {
+        if self.open.len() >= PATIENTS_MAX {
             return fail(FailureCode::Busy, "too many questions at once");
         }
         let patient = match request {
-            Request::Session(Rehearse { from, listener, said, by_dns }) => {
+            Request::Session(Rehearse { from, listener, play, said, by_dns }) => {
                 let Ok(from) = from.parse() else {
                     return fail(FailureCode::Refused, "this is no IP address");
                 };
@@ -49,36 +57,54 @@ impl Patients {
                 let Some(said) = said else {
                     return fail(FailureCode::Malformed, "this is no base64");
                 };
-                let rehearsal = Rehearsal::new(desk, from, usize::from(*listener), said, by_dns);
-                Patient::Session(Box::new(rehearsal))
+                let known = self.plays.iter().position(|(known, _)| known == play);
+                let (play, mut rehearsal) = match known.and_then(|at| self.plays.remove(at)) {
+                    Some(known) => known,
+                    None if *play != 0 => {
+                        return fail(FailureCode::NotFound, "this played session is over");
+                    }
+                    None => {
+                        let listener = usize::from(*listener);
+                        let new = Rehearsal::new(desk, from, listener, by_dns);
+                        (desk.random.next_u64() | 1, Box::new(new))
+                    }
+                };
+                rehearsal.hear(desk, said);
+                Patient::Session(play, rehearsal)
             }
             Request::Test(Test::Route(address)) => Patient::Route(address.to_string()),
             Request::Test(Test::Verify(address)) => Patient::Verify(address.to_string()),
             _ => return fail(FailureCode::Internal, "this is not a core's to answer"),
         };
-        self.0.push((number, desk.now_us.saturating_add(WAIT_US_MAX), patient));
+        self.open.push((number, desk.now_us.saturating_add(WAIT_US_MAX), patient));
         Ok(())
     }
 
     pub(super) const fn is_idle(&self) -> bool {
-        self.0.is_empty()
+        self.open.is_empty()
     }
 
     /// What is ready, by number.
     pub(super) fn step(&mut self, desk: &mut Desk) -> Vec<(u64, Reply)> {
         let mut ready = Vec::new();
-        for (number, until_us, mut patient) in std::mem::take(&mut self.0) {
+        for (number, until_us, mut patient) in std::mem::take(&mut self.open) {
             let late = desk.now_us >= until_us;
             let reply = match &mut patient {
-                Patient::Session(rehearsal) => rehearsal.step(desk).then_some(None),
+                Patient::Session(_, rehearsal) => rehearsal.step(desk).then_some(None),
                 Patient::Route(address) => route(desk, address, late).map(Some),
                 Patient::Verify(address) => verified(desk, address, late).map(Some),
             };
             match (reply, patient) {
-                (None, patient) => self.0.push((number, until_us, patient)),
+                (None, patient) => self.open.push((number, until_us, patient)),
                 (Some(Some(rows)), _) => ready.push((number, Reply::Rows(Box::new(rows)))),
-                (Some(None), Patient::Session(rehearsal)) => {
-                    ready.push((number, played(*rehearsal)));
+                (Some(None), Patient::Session(play, mut rehearsal)) => {
+                    ready.push((number, played(play, &mut rehearsal)));
+                    if !rehearsal.closed() {
+                        if self.plays.len() >= PLAYS_MAX {
+                            self.plays.pop_front();
+                        }
+                        self.plays.push_back((play, rehearsal));
+                    }
                 }
                 (Some(None), _) => {}
             }
@@ -87,12 +113,13 @@ impl Patients {
     }
 }
 
-fn played(rehearsal: Rehearsal) -> Reply {
+fn played(play: u64, rehearsal: &mut Rehearsal) -> Reply {
     let closed = rehearsal.closed();
-    let (out, notes) = rehearsal.into_parts();
+    let (out, notes) = rehearsal.take_parts();
     Reply::Part(Box::new(Part {
         octets: Text::cut(&to_base64(&out)),
         next: None,
+        play,
         notes: List::cut(notes.iter().map(|note| Text::cut(note))),
         closed,
     }))

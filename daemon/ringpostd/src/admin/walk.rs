@@ -5,14 +5,17 @@
 
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 
-use control::{Backlog, Failure, FailureCode, List, QueueAct, Reply, Summary, Text};
+use control::{Act, Backlog, Failure, FailureCode, List, QueueAct, Reply, Summary, Text};
 use spool::id::{MessageId, TransactionId};
 use spool::live::Live;
+use spool::log::{Part, ReadError};
+use spool::message::Envelope;
 
 use super::{Listing, SECOND_US, may_fit, order};
 use crate::desk::Desk;
 use crate::queue::Seen;
 use crate::relay::{Acted, Relay};
+use crate::route::Named;
 
 /// Walks at once.
 pub(super) const WALKS_MAX: usize = 8;
@@ -20,6 +23,8 @@ pub(super) const WALKS_MAX: usize = 8;
 const PLACES: usize = 4_096;
 /// Messages that something is done to in one turn.
 const ACTS: usize = 256;
+/// Messages of one act that are being read or written to be moved.
+const MOVES_MAX: usize = 64;
 /// Entries of one act.
 const PICKED_MAX: usize = 200_000;
 /// Messages read for one page.
@@ -58,6 +63,7 @@ pub(super) enum Aim {
 #[derive(Debug)]
 pub(super) struct Chosen {
     act: QueueAct,
+    to: Option<Named>,
     uid: u32,
     ids: Vec<(MessageId, Option<u32>)>,
     picked: Vec<Seen>,
@@ -67,12 +73,16 @@ pub(super) struct Chosen {
 #[derive(Debug)]
 pub(super) struct Acting {
     act: QueueAct,
+    to: Option<Named>,
     uid: u32,
     left: VecDeque<Seen>,
     done: u64,
     busy: u64,
     unfit: u64,
 }
+
+/// A message that was read to be moved: whose walk, its entries, what the log says.
+pub(super) type Read = (u64, Vec<Seen>, Result<Box<Envelope>, ReadError>);
 
 /// A walk under way.
 #[derive(Debug)]
@@ -107,9 +117,11 @@ impl Chosen {
             }
             text.parse::<MessageId>().map(|session| (session, None)).map_err(|_| bad())
         };
+        let bad_host = || Failure::new(FailureCode::Refused, "this is no host and port", "");
+        let to = act.to.as_deref().map(|to| Named::parse(to).ok_or_else(bad_host)).transpose()?;
         let mut ids = act.ids.iter().map(|text| id(text)).collect::<Result<Vec<_>, _>>()?;
         ids.sort_unstable();
-        Ok(Self { act: act.clone(), uid, ids, picked: Vec::new() })
+        Ok(Self { act: act.clone(), to, uid, ids, picked: Vec::new() })
     }
 
     fn wants(&self, id: TransactionId, next_hop: &str) -> bool {
@@ -126,13 +138,42 @@ impl Chosen {
 }
 
 impl Walk {
+    /// A message that it waits for was read: it is moved. What the log is to say then is counted.
+    pub(super) fn move_one(
+        &mut self,
+        desk: &mut Desk,
+        relay: &mut Relay,
+        (seen, envelope): (&[Seen], Result<Box<Envelope>, ReadError>),
+        tokens: &mut HashMap<u64, u64>,
+    ) {
+        let Aim::Act(acting) = &mut self.aim else { return };
+        self.waits = self.waits.saturating_sub(1);
+        let seen = relay.still(seen);
+        let Ok(envelope) = envelope else {
+            acting.unfit += 1;
+            return;
+        };
+        let token = desk.next_token();
+        let whose = (token, acting.uid);
+        match relay.move_to(desk, &seen, &envelope, acting.to.as_ref(), whose) {
+            Acted::Durable => {
+                acting.done += 1;
+                self.waits += 1;
+                tokens.insert(token, self.number);
+            }
+            Acted::Busy => acting.busy += 1,
+            Acted::Done | Acted::Begun | Acted::Unfit => acting.unfit += 1,
+        }
+    }
+
     pub(super) fn new(number: u64, aim: Aim) -> Self {
         Self { number, at: 0, aim, waits: 0 }
     }
 
     /// It has nothing to do but wait for the log.
     pub(super) fn is_waiting(&self) -> bool {
-        matches!(&self.aim, Aim::Act(acting) if acting.left.is_empty())
+        matches!(&self.aim, Aim::Act(acting) if acting.left.is_empty()
+            || (acting.moves() && self.waits >= MOVES_MAX))
     }
 
     /// A turn's work; `tokens` takes those of the log's answers the walk waits for.
@@ -141,6 +182,7 @@ impl Walk {
         desk: &mut Desk,
         relay: &mut Relay,
         tokens: &mut HashMap<u64, u64>,
+        asked: &mut Vec<(u64, Vec<Seen>)>,
     ) -> Came {
         let Self { number, at, aim, waits } = self;
         let on = |at, aim| Came::On(Self { number, at, aim, waits });
@@ -169,7 +211,11 @@ impl Walk {
                 None => on(0, Aim::Act(Box::new(Acting::new(*chosen)))),
             },
             Aim::Act(mut acting) => {
-                let waits = waits + acting.some(desk, relay, number, tokens);
+                let waits = waits
+                    + match acting.moves() {
+                        true => acting.read_some(desk, relay, waits, asked),
+                        false => acting.some(desk, relay, number, tokens),
+                    };
                 let over = acting.left.is_empty() && waits == 0;
                 if over && relay.given_up(number) == 0 {
                     let text = format!("{} {} {}", acting.done, acting.busy, acting.unfit);
@@ -241,9 +287,9 @@ impl Chosen {
 
 impl Acting {
     fn new(chosen: Chosen) -> Self {
-        let Chosen { act, uid, mut picked, .. } = chosen;
+        let Chosen { act, to, uid, mut picked, .. } = chosen;
         picked.sort_by_key(|seen| seen.message);
-        Self { act, uid, left: picked.into(), done: 0, busy: 0, unfit: 0 }
+        Self { act, to, uid, left: picked.into(), done: 0, busy: 0, unfit: 0 }
     }
 
     /// A turn's messages; how many records of the log are to be waited for.
@@ -271,14 +317,57 @@ impl Acting {
         waits
     }
 
-    /// The next message, and the token for the log.
-    fn one(&mut self, desk: &mut Desk, relay: &mut Relay, number: u64) -> Option<(Acted, u64)> {
+    /// Whether each message must be read before it is acted on.
+    fn moves(&self) -> bool {
+        matches!(self.act.act, Act::Move | Act::Unmove)
+    }
+
+    /// Asks the log for some messages; how many.
+    fn read_some(
+        &mut self,
+        desk: &mut Desk,
+        relay: &Relay,
+        waits: usize,
+        asked: &mut Vec<(u64, Vec<Seen>)>,
+    ) -> usize {
+        let mut count = 0;
+        while waits + count < MOVES_MAX {
+            let Some(entries) = self.next() else { break };
+            let entries = relay.still(&entries);
+            let Some(first) = entries.first() else {
+                self.unfit += 1;
+                continue;
+            };
+            let token = desk.next_token();
+            match desk.log.read(relay.id_of(first), Part::Message, token) {
+                Ok(()) => {
+                    asked.push((token, entries));
+                    count += 1;
+                }
+                Err(ReadError::Busy) => {
+                    entries.into_iter().rev().for_each(|entry| self.left.push_front(entry));
+                    break;
+                }
+                Err(_) => self.unfit += 1,
+            }
+        }
+        count
+    }
+
+    /// The entries of the next message.
+    fn next(&mut self) -> Option<Vec<Seen>> {
         let first = *self.left.front()?;
         let mut entries = Vec::with_capacity(1);
         while let Some(seen) = self.left.front().filter(|seen| seen.message == first.message) {
             entries.push(*seen);
             self.left.pop_front();
         }
+        Some(entries)
+    }
+
+    /// The next message, and the token for the log.
+    fn one(&mut self, desk: &mut Desk, relay: &mut Relay, number: u64) -> Option<(Acted, u64)> {
+        let entries = self.next()?;
         // Turns have passed since it was chosen: what has gone or is being sent now is found out.
         let entries = relay.still(&entries);
         let token = desk.next_token();

@@ -6,7 +6,7 @@ use control::{
     Failure, FailureCode, Hint, HintField, HintKey, HintsFilter, HintsPage, List, Reply, Text,
 };
 use engine::MailboxSender;
-use hints::{Entry, Hints, Kind, Names, Pick, ShardSet, Value, What};
+use hints::{Entry, Hints, Kind, Names, Pick, ShardSet, Unfit, Value, What};
 use spool::id::TransactionId;
 
 use crate::post::ToCore;
@@ -32,15 +32,12 @@ fn fail(code: FailureCode, message: &str, advice: &str) -> Reply {
 }
 
 fn kind_of(name: &str) -> Result<Kind, Reply> {
-    Kind::from_name(name).ok_or_else(|| {
-        let names: Vec<&str> = Kind::all().map(Kind::name).collect();
-        let advice = format!("one of {}", names.join(" "));
-        fail(FailureCode::NotFound, "no such kind of hint", &advice)
-    })
+    let names = || Kind::all().map(Kind::name).collect::<Vec<_>>();
+    Kind::from_name(name).ok_or_else(|| Reply::Failure(Failure::no_kind_of_hint(&names())))
 }
 
 fn no_hint() -> Reply {
-    fail(FailureCode::NotFound, "no such hint", "`ringpost hints list` shows those that count now")
+    Reply::Failure(Failure::no_hint())
 }
 
 impl Tables {
@@ -51,12 +48,12 @@ impl Tables {
             Ok(kind) => kind,
             Err(reply) => return reply,
         };
-        let most = control::limits::HINTS_PAGE_MAX;
-        let most = match usize::from(filter.count_max) {
-            0 => most,
-            count => count.min(most),
+        let pick = Pick {
+            kind,
+            part: filter.key.as_deref(),
+            cursor: filter.cursor,
+            most: filter.page_max(),
         };
-        let pick = Pick { kind, part: filter.key.as_deref(), cursor: filter.cursor, most };
         let (page, next) = self.hints.page(&pick, NAMES, wall_us);
         Reply::Hints(HintsPage { hints: List::cut(page.into_iter().map(hint)), next })
     }
@@ -113,20 +110,14 @@ impl Tables {
             Err(reply) => return reply,
         };
         let key = octets(&of.key);
-        let old = self.hints.get(kind, &key, wall_us);
-        let value = old.map(|record| record.value).or_else(|| Value::blank(kind));
-        let Some(mut value) = value.filter(|_| kind != Kind::Note) else {
-            let message = "hints of this kind are not set, only deleted";
-            return fail(FailureCode::Refused, message, "");
-        };
-        for field in fields {
-            if let Err(bad) = value.set(&field.name, field.number) {
-                let names: Vec<&str> = value.fields().into_iter().map(|(name, _)| name).collect();
-                let advice = format!("the fields are {}", names.join(" "));
-                let message = format!("{}: {bad}", &*field.name);
-                return fail(FailureCode::Refused, &message, &advice);
+        let old = self.hints.get(kind, &key, wall_us).map(|record| record.value);
+        let fields = fields.iter().map(|field| (&*field.name, field.number));
+        let value = match Value::with(kind, old, fields) {
+            Ok(value) => value,
+            Err(unfit) => {
+                return fail(FailureCode::Refused, &unfit.to_string(), &unfit.advice());
             }
-        }
+        };
         let life_us = life_s.saturating_mul(SECOND_US).min(hints::limits::LIFE_US_MAX);
         if !self.change(kind, &key, What::Put(value, life_us), wall_us) {
             return fail(FailureCode::Busy, "its core is busy", "ask again");
@@ -148,16 +139,11 @@ impl Tables {
     /// What speaks against it.
     pub(super) fn load(&self, hint: &Hint, wall_us: u64) -> Result<(), String> {
         let kind = Kind::from_name(&hint.kind).ok_or("no such kind of hint")?;
-        let blank = Value::blank(kind).filter(|_| kind != Kind::Note && !kind.is_rate());
-        let mut value = blank.ok_or("hints of this kind are not put back")?;
-        for field in hint.fields.iter() {
-            let bad = |bad| format!("{}: {bad}", &*field.name);
-            value.set(&field.name, field.number).map_err(bad)?;
-        }
-        if let Value::Retry(retry) = &mut value {
-            let hints::retry::Reply { code, enhanced, .. } = retry.reply;
-            retry.reply = hints::retry::Reply::new(code, enhanced, hint.text.as_bytes());
-        }
+        let value = Value::with(kind, None, hint.numbers()).map_err(|unfit| match unfit {
+            Unfit::Kind => "hints of this kind are not put back".to_owned(),
+            field => field.to_string(),
+        })?;
+        let value = value.saying(hint.text.as_bytes());
         let life_us = hint.expires_s.saturating_mul(SECOND_US).min(hints::limits::LIFE_US_MAX);
         let put = self.change(kind, &octets(&hint.key), What::Put(value, life_us), wall_us);
         if put { Ok(()) } else { Err("its core is busy".to_owned()) }

@@ -320,7 +320,10 @@ impl House {
 
     /// Plays a session, with what DNS lists say of its client.
     pub(super) async fn played(&self, mut session: Rehearse) -> Result<Reply, Failure> {
-        if let Ok(address) = session.from.parse::<IpAddr>() {
+        // One that goes on has heard it.
+        if session.play == 0
+            && let Ok(address) = session.from.parse::<IpAddr>()
+        {
             let orders = self.orders.borrow().clone();
             let mut lines = Lines::default();
             let judged = self.ask_lists(address.to_canonical(), &orders, &mut lines).await;

@@ -8,6 +8,7 @@ use super::limits::{ACT_WAIT, POST_AGAIN};
 use super::state::{self, Caller};
 use super::{House, questions};
 use crate::post::{Orders, ToCore};
+use crate::route::Named;
 use crate::rules::Rules;
 
 const SECOND_US: u64 = 1_000_000;
@@ -42,7 +43,13 @@ impl House {
             Request::HintsTidy => "hints tidy".to_owned(),
             Request::SpoolFill => "spool fill".to_owned(),
             Request::SpoolTakeIn { yes: true } => "spool take-in --yes".to_owned(),
-            Request::Trace { network, seconds } => format!("trace {} {seconds} s", &**network),
+            Request::Trace { what, seconds } => format!("trace {} {seconds} s", &**what),
+            Request::Submit(mail) => {
+                let (sender, recipient) = (&*mail.sender, &*mail.recipient);
+                let name = if mail.import { "queue import" } else { "test send" };
+                let (octets, count) = (mail.octets, mail.recipients);
+                format!("{name} of {octets} octets from <{sender}> to {count}: <{recipient}>")
+            }
             Request::Upgrade(wanted) => {
                 let flag =
                     |word: &str, wanted: bool| if wanted { word.to_owned() } else { String::new() };
@@ -136,6 +143,16 @@ impl House {
             let advice = format!("the word is {}", act.act.word().unwrap_or_default());
             return fail(FailureCode::Refused, "this cannot be taken back: type the word", &advice);
         }
+        if (act.act == Act::Move) != act.to.is_some() {
+            return fail(FailureCode::Refused, "a move, and only a move, names a host", "");
+        }
+        let to = match &act.to {
+            None => String::new(),
+            Some(to) => match self.host_to_move_to(to, act.unchecked).await {
+                Ok(to) => format!(" to {to}"),
+                Err(failure) => return Reply::Failure(failure),
+            },
+        };
         let delivering = self.orders.borrow().rules.delivering;
         if act.act == Act::Bounce && !delivering {
             let advice = "`ringpost resume delivering` first, with its domains held if need be";
@@ -145,12 +162,12 @@ impl House {
                 advice,
             );
         }
-        let name = act.act.name();
+        let (name, moves) = (act.act.name(), matches!(act.act, Act::Move | Act::Unmove));
         let of = match (&act.next_hop, act.all) {
             (_, true) => "all".to_owned(),
             (Some(hop), _) => format!("next hop {}", &**hop),
             _ => act.ids.iter().map(|id| &**id).collect::<Vec<_>>().join(" "),
-        };
+        } + &to;
         if let Err(failure) = self.audit(who, &format!("queue {name} {of}")) {
             return Reply::Failure(failure);
         }
@@ -171,7 +188,11 @@ impl House {
             text.push_str(&format!("; {busy} are being sent at the moment, ask again"));
         }
         if unfit > 0 {
-            text.push_str(&format!("; {unfit} do not fit (held, gone, or no further tier)"));
+            let why = match moves {
+                true => "gone, or as wanted already, or the spool has no room",
+                false => "held, gone, or no further tier",
+            };
+            text.push_str(&format!("; {unfit} do not fit ({why})"));
         }
         if done == 0 {
             return fail(
@@ -181,6 +202,30 @@ impl House {
             );
         }
         Reply::Done { message: Text::cut(&text) }
+    }
+
+    /// The host and port of a move, asked beforehand whether it takes mail.
+    async fn host_to_move_to(&self, to: &str, unchecked: bool) -> Result<String, Failure> {
+        let refuse = |message: String, advice: &str| {
+            Err(Failure::new(FailureCode::Refused, &message, advice))
+        };
+        let Some(named) = Named::parse(to) else {
+            return refuse(
+                format!("{to}: this is no host and port"),
+                "HOST, HOST:PORT or [IP6]:PORT",
+            );
+        };
+        let text = named.host_and_port();
+        if unchecked {
+            return Ok(text);
+        }
+        match self.takes_mail(&named).await {
+            Ok(()) => Ok(text),
+            Err(why) => refuse(
+                format!("{text}: {why}"),
+                "`ringpost test backend` says more; --unchecked moves all the same",
+            ),
+        }
     }
 
     fn put_rules(&self, rules: Rules) {

@@ -1,7 +1,7 @@
 //! Requests of the admin tool: each to where it is answered, and back.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -204,7 +204,8 @@ impl House {
             Request::QueueRead { .. } => {
                 of(self.questions.ask(request).await, questions::first_found)
             }
-            Request::Trace { network, seconds } => self.trace(network, seconds).await,
+            Request::Trace { what, seconds } => self.trace(what, seconds).await,
+            Request::Submit(_) => self.own_port(),
             Request::Certificates => self.certificates_shown(),
             Request::Config(act) => self.config(act, who).await,
             Request::Upgrade(wanted) => self.upgrade(wanted).await,
@@ -215,6 +216,21 @@ impl House {
                 Reply::Failure(Failure::new(FailureCode::Unknown, &message, ""))
             }
         }
+    }
+
+    /// Where mail of the admin tool comes in.
+    fn own_port(&self) -> Reply {
+        let Some(mut address) = self.listening.borrow().first().copied() else {
+            let message = "the daemon listens nowhere";
+            return Reply::Failure(Failure::new(FailureCode::Refused, message, ""));
+        };
+        if address.ip().is_unspecified() {
+            address.set_ip(match address.ip() {
+                IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+            });
+        }
+        Reply::Done { message: Text::cut(&address.to_string()) }
     }
 
     fn drain_and_say(self: &Rc<Self>) -> Reply {
@@ -250,23 +266,12 @@ impl House {
             Request::HintsSet { of, fields, life_s } => {
                 self.tables.set(of, fields, *life_s, wall_us)
             }
-            Request::HintsLoad { hints } => self.hints_load(hints, wall_us),
+            Request::HintsLoad { hints } => {
+                let put = |hint: &control::Hint| self.tables.load(hint, wall_us);
+                Reply::Rows(Box::new(control::put_back(hints, put)))
+            }
             _ => Reply::Failure(Failure::new(FailureCode::Internal, "this is of no hint", "")),
         }
-    }
-
-    /// Puts hints back, and says of how many it could not be done and why.
-    fn hints_load(&self, hints: &[control::Hint], wall_us: u64) -> Reply {
-        let (mut done, mut failed) = (0, BTreeMap::<String, u64>::new());
-        for hint in hints {
-            match self.tables.load(hint, wall_us) {
-                Ok(()) => done += 1,
-                Err(why) => *failed.entry(format!("{}: {why}", &*hint.kind)).or_default() += 1,
-            }
-        }
-        let mut rows = vec![vec![done.to_string(), "put back".to_owned()]];
-        rows.extend(failed.into_iter().map(|(why, count)| vec![count.to_string(), why]));
-        Reply::Rows(Box::new(control::Rows::new(&["hints", "what"]).with(rows)))
     }
 
     async fn hints_tidy(&self, wall_us: u64) -> Reply {

@@ -14,8 +14,10 @@ use tokio::time::timeout;
 use x509_parser::pem::Pem;
 
 use super::House;
-use crate::config::{Network, NextHop};
+use crate::config::NextHop;
 use crate::dns::{AddressAnswer, MxAnswer};
+use crate::recorder::Wanted;
+use crate::route::{Named, Ourselves};
 
 /// Hosts of one trial.
 const HOSTS_MAX: usize = 20;
@@ -117,6 +119,40 @@ impl House {
         rows(&["host", "address", "ms", "said"], lines, none.into_iter().collect())
     }
 
+    /// Whether one of the addresses of a host greets and takes EHLO; why not.
+    pub(super) async fn takes_mail(&self, host: &Named) -> Result<(), String> {
+        let orders = Arc::clone(&self.orders.borrow());
+        let hostname = orders.config.node.hostname.as_str();
+        let ourselves = Ourselves {
+            names: Vec::new(),
+            addresses: self.facts.own_addresses.to_vec(),
+            ports: self.listening.borrow().iter().map(SocketAddr::port).collect(),
+        };
+        let (name, port) = host.parts();
+        let mut why = "it has no address".to_owned();
+        for address in self.addresses_of(&name, port).await.into_iter().take(HOSTS_MAX) {
+            let said = match address {
+                Ok(address) if ourselves.reached_by(address) => {
+                    why = format!("{address} is this daemon itself");
+                    continue;
+                }
+                Ok(address) => greet(address, hostname).await,
+                Err(error) => vec![(0, error)],
+            };
+            // Connected, greeted, answered EHLO and QUIT.
+            let words: Vec<&str> = said.iter().map(|(_, text)| &**text).collect();
+            match words[..] {
+                [_, greeting, ehlo, ..]
+                    if greeting.starts_with("220") && ehlo.starts_with("250") =>
+                {
+                    return Ok(());
+                }
+                _ => why = words.last().map_or_else(String::new, |word| (*word).to_owned()),
+            }
+        }
+        Err(why)
+    }
+
     async fn addresses_of(&self, host: &str, port: u16) -> Vec<Result<SocketAddr, String>> {
         if let Ok(address) = host.parse() {
             return vec![Ok(SocketAddr::new(address, port))];
@@ -125,25 +161,28 @@ impl House {
             AddressAnswer::Found { addresses, .. } => {
                 addresses.into_iter().map(|ip| Ok(SocketAddr::new(ip, port))).collect()
             }
-            other => vec![Err(format!("{other:?}"))],
+            AddressAnswer::NoName => vec![Err("there is no such name".to_owned())],
+            AddressAnswer::NoData => vec![Err("that name has no address".to_owned())],
+            AddressAnswer::Temporary(why) => vec![Err(format!("not known now: {why}"))],
         }
     }
 
-    /// Watches the sessions of a network that begin from now on.
+    /// Watches the lines of some sessions that are said from now on.
     pub(super) async fn trace(
         &self,
-        network: Text<{ control::limits::NAME_OCTETS_MAX }>,
+        what: Text<{ control::limits::ADDRESS_OCTETS_MAX }>,
         seconds: u32,
     ) -> Reply {
-        if Network::parse(&network).is_err() {
-            let message = format!("{} is neither an address nor a network", &*network);
+        if Wanted::parse(&what).is_none() {
+            let message =
+                format!("{} is no address, network, session id, recipient or @domain", &*what);
             return Reply::Failure(Failure::new(FailureCode::Refused, &message, ""));
         }
         let text = match seconds {
-            0 => format!("{} is watched no more", &*network),
-            _ => format!("sessions of {} are watched for {seconds} s", &*network),
+            0 => format!("{} is watched no more", &*what),
+            _ => format!("sessions of {} are watched for {seconds} s", &*what),
         };
-        match self.questions.ask(Request::Trace { network, seconds }).await {
+        match self.questions.ask(Request::Trace { what, seconds }).await {
             Ok(_) => Reply::Done { message: Text::cut(&text) },
             Err(failure) => Reply::Failure(failure),
         }

@@ -256,7 +256,10 @@ fn told_message(message: &QueueMessage, lines: &mut Vec<StoryLine>, sums: &mut V
             _ => "?",
         };
         let (address, tries) = (&*recipient.address, recipient.tries);
-        let text = format!("<{address}> {state} after {tries} tries: {}", &*recipient.last);
+        let moved = recipient.next_hop.strip_prefix('@').map_or_else(String::new, |host| {
+            format!(", moved to {host} (`ringpost queue unmove` takes it back)")
+        });
+        let text = format!("<{address}> {state} after {tries} tries{moved}: {}", &*recipient.last);
         lines.push(line("queue", &entry.id, "recipient", &text));
     }
     let due = match (entry.held, entry.next_s) {

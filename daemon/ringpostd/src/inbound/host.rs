@@ -86,7 +86,7 @@ pub(super) struct Talk {
     pub(super) refused: bool,
     pub(super) in_transaction: bool,
     /// Somebody watches every line of it.
-    pub(super) traced: bool,
+    pub(super) traced: Option<Box<[u8]>>,
     pub(super) ending: Ending,
 }
 
@@ -122,7 +122,7 @@ impl Talk {
             greeted: false,
             refused: false,
             in_transaction: false,
-            traced: false,
+            traced: None,
             ending: Ending::Lost,
         }
     }
@@ -453,12 +453,33 @@ impl Host<'_> {
         Ok(())
     }
 
+    /// From a recipient on that somebody watches, the session is watched; this line of it has gone
+    /// by already.
+    fn watch(&mut self, to: Address<'_>) {
+        let address = to.as_bytes();
+        if self.desk.traced.is_empty() || !self.desk.is_traced_to(address) {
+            return;
+        }
+        let (ip, before) = (self.talk.remote.ip(), self.talk.traced.replace(address.into()));
+        if before.is_none() && !self.desk.is_traced(ip, self.talk.id_text()) {
+            let octets = [b"RCPT TO:<", address, b">"].concat();
+            let (client, recipient) = (self.talk.client(), address);
+            self.desk.tell(&Event::Line {
+                client: &client,
+                heard: true,
+                recipient,
+                octets: &octets,
+            });
+        }
+    }
+
     fn rcpt(&mut self, token: Token, to: Address<'_>) -> Option<Answer> {
         if let Some(guest) = &self.talk.guest
             && self.desk.standing.rcpt(guest, self.desk.wall_us).is_err()
         {
             return Some(Answer::Refuse(Reason::ClientRecipientRate.refusal()));
         }
+        self.watch(to);
         let (utf8, binary, octets) = match &self.talk.open {
             Some(open) => (open.utf8 || to.is_8bit(), open.binary, open.size),
             None => (to.is_8bit(), false, None),

@@ -123,7 +123,6 @@ impl Session {
 
     /// Everything is known of the connection: let it in, or turn it away.
     fn greet(&mut self, core: &mut Core<ToCore>, desk: &mut Desk, tls: ListenerTls) {
-        self.talk.traced = desk.is_traced(self.talk.remote.ip());
         let rules = Arc::clone(&desk.orders.rules);
         let stance = rules.stance(self.talk.remote.ip(), desk.wall_us / 1_000_000);
         if stance == Some(false) {
@@ -313,11 +312,15 @@ impl Session {
 
     /// Lines of a session that somebody watches.
     fn trace(&self, desk: &mut Desk, heard: bool, octets: &[u8]) {
-        if self.talk.traced {
-            let client = self.talk.client();
+        if desk.traced.is_empty() {
+            return;
+        }
+        let recipient = self.talk.traced.as_deref().filter(|to| desk.is_traced_to(to));
+        if recipient.is_some() || desk.is_traced(self.talk.remote.ip(), self.talk.id_text()) {
+            let (client, recipient) = (self.talk.client(), recipient.unwrap_or_default());
             for octets in octets.split_inclusive(|octet| *octet == b'\n').take(TRACED_LINES_MAX) {
                 let octets = octets.trim_ascii_end();
-                desk.tell(&Event::Line { client: &client, heard, octets });
+                desk.tell(&Event::Line { client: &client, heard, recipient, octets });
             }
         }
     }

@@ -1,11 +1,11 @@
-//! A session that is only played: the same machine, settings, facts and policy as any client's,
-//! and nothing that lasts.
+//! A session that is only played: the same machine, settings, TLS, facts and policy as any
+//! client's, and nothing that lasts.
 //!
 //! *Guarantees.* No hint, rate, ban, count, log line, id or mail comes of it. What the DNS says of
-//! a recipient's domain is looked up as for a client.
-//! *Limits.* What the client says fits one request of the admin tool; TLS is not offered.
-//! *Not here.* Rates and open sessions are those of real clients: they are not asked. What DNS
-//! lists say is asked before, by the house.
+//! a recipient's domain is looked up as for a client. What rates and limits would say is asked, and
+//! nothing is counted there: the messages and recipients of the session itself are counted here.
+//! *Limits.* Replies to one piece of input, [`OUT_OCTETS_MAX`]; what follows waits.
+//! *Not here.* What DNS lists say is asked before, by the house. Nothing times out.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -20,14 +20,16 @@ use smtp::server::{self, Action, Answer, End, Note, Question, Server, Token};
 use super::facts;
 use super::ladder::Ladder;
 use crate::acl::{self, Fact, RcptFacts, Verdict, Way};
-use crate::config::{Rung, any_contains};
+use crate::config::{ListenerTls, Rung, any_contains};
 use crate::desk::{Desk, Space};
 use crate::dnsbl::{Finding, Judged};
 use crate::events::Reason;
+use crate::standing::Would;
+use crate::tls;
 
 /// How long a look-up is waited for.
 const LOOKUP_US_MAX: u64 = 4_000_000;
-/// Replies of one rehearsal.
+/// Replies to one piece.
 const OUT_OCTETS_MAX: usize = 512 << 10;
 /// In the place of an id: no real one begins so.
 const ID: &str = "REHEARSAL00000000000";
@@ -37,7 +39,15 @@ const ID: &str = "REHEARSAL00000000000";
 pub struct Rehearsal {
     machine: Server,
     part: Part,
+    /// What the client said, as it came.
     said: VecDeque<Vec<u8>>,
+    /// What of it the machine did not take yet.
+    plain: Vec<u8>,
+    tls: Option<Box<tls::Session>>,
+    /// The other side ended it, or TLS failed.
+    over: bool,
+    /// What the client is to read, in records once there is TLS.
+    sent: Vec<u8>,
     until_us: u64,
 }
 
@@ -47,6 +57,11 @@ struct Part {
     from: IpAddr,
     listener: usize,
     may_relay: bool,
+    exempt: bool,
+    /// Messages and recipients so far: each would have counted.
+    mails: u32,
+    rcpts: u32,
+    secured: bool,
     out: Vec<u8>,
     notes: Vec<String>,
     binary: bool,
@@ -64,23 +79,20 @@ struct Stage<'a> {
 }
 
 impl Rehearsal {
-    /// A client from that address, and all it says, each piece when the one before is answered.
+    /// A client from that address connects.
     #[must_use]
-    pub fn new(
-        desk: &Desk,
-        from: IpAddr,
-        listener: usize,
-        said: Vec<Vec<u8>>,
-        by_dns: &ListedBy,
-    ) -> Self {
+    pub fn new(desk: &Desk, from: IpAddr, listener: usize, by_dns: &ListedBy) -> Self {
+        let from = from.to_canonical();
         let listener = listener.min(desk.machines.len().saturating_sub(1));
-        let mut settings = (*desk.machines[listener]).clone();
-        settings.offers.starttls = false;
         let may_relay = any_contains(&desk.config().policy.relay_networks, from);
         let part = Part {
             from,
             listener,
             may_relay,
+            exempt: false,
+            mails: 0,
+            rcpts: 0,
+            secured: false,
             out: Vec::new(),
             notes: Vec::new(),
             binary: false,
@@ -91,10 +103,14 @@ impl Rehearsal {
             ladder: Ladder::played(desk, from, judged(by_dns)),
         };
         let mut rehearsal = Self {
-            machine: Server::new(Arc::new(settings), ID),
+            machine: Server::new(Arc::clone(&desk.machines[listener]), ID),
             part,
-            said: said.into(),
-            until_us: desk.now_us.saturating_add(LOOKUP_US_MAX),
+            said: VecDeque::new(),
+            plain: Vec::new(),
+            tls: None,
+            over: false,
+            sent: Vec::new(),
+            until_us: 0,
         };
         rehearsal.part.note(if may_relay {
             "connect: the client is in a relay network"
@@ -102,9 +118,81 @@ impl Rehearsal {
             "connect: the client is a stranger"
         });
         rehearsal.part.notes.extend(by_dns.said.iter().map(|said| format!("connect: {said}")));
-        let now_us = desk.now_us;
-        rehearsal.play(desk, |machine, host| machine.start(now_us, host));
+        if desk.config().listeners[listener].tls == ListenerTls::Implicit {
+            rehearsal.begin_tls(desk);
+        } else {
+            rehearsal.start(desk);
+        }
         rehearsal
+    }
+
+    /// What the client says next, each piece when the one before is answered.
+    pub fn hear(&mut self, desk: &Desk, said: Vec<Vec<u8>>) {
+        self.said.extend(said);
+        self.until_us = desk.now_us.saturating_add(LOOKUP_US_MAX);
+    }
+
+    fn start(&mut self, desk: &Desk) {
+        let now_us = desk.now_us;
+        self.play(desk, |machine, host| machine.start(now_us, host));
+    }
+
+    /// From now on records.
+    fn begin_tls(&mut self, desk: &Desk) {
+        self.flush();
+        let local = desk.config().listeners[self.part.listener].socket().ip();
+        let session =
+            desk.tls().and_then(|store| tls::Session::server(store.for_local(local)).ok());
+        match session {
+            Some(session) => self.tls = Some(Box::new(session)),
+            None => self.over = true,
+        }
+    }
+
+    /// What the machine said, as the client reads it.
+    fn flush(&mut self) {
+        let out = std::mem::take(&mut self.part.out);
+        match &mut self.tls {
+            // A session that cannot seal has ended.
+            Some(tls) => self.over |= tls.send(&out, &mut self.sent).is_err() && !out.is_empty(),
+            None => self.sent.extend_from_slice(&out),
+        }
+    }
+
+    /// A piece of what the client said, out of its records.
+    fn opened(&mut self, desk: &Desk, mut octets: Vec<u8>) {
+        let Some(tls) = &mut self.tls else {
+            self.plain.extend_from_slice(&octets);
+            return;
+        };
+        let plain = &mut self.plain;
+        let heard =
+            tls.receive(&mut octets, |piece| plain.extend_from_slice(piece), &mut self.sent);
+        match heard {
+            Ok(progress) => {
+                self.over |= progress.closed;
+                if progress.established {
+                    self.tls_started(desk);
+                }
+            }
+            Err(error) => {
+                self.part.notes.push(format!("TLS failed: {error}"));
+                self.over = true;
+            }
+        }
+    }
+
+    fn tls_started(&mut self, desk: &Desk) {
+        let info = self.tls.as_ref().and_then(|tls| tls.info());
+        let said =
+            info.map_or_else(String::new, |info| format!("{} {}", info.version, info.cipher));
+        self.part.notes.push(format!("TLS: {said}"));
+        self.part.secured = true;
+        if self.machine.action() == Action::StartTls {
+            self.machine.tls_started(desk.now_us);
+        } else {
+            self.start(desk);
+        }
     }
 
     fn play(&mut self, desk: &Desk, run: impl FnOnce(&mut Server, &mut Stage<'_>)) {
@@ -130,16 +218,29 @@ impl Rehearsal {
                 });
                 continue;
             }
-            if self.closed() || self.part.out.len() > OUT_OCTETS_MAX {
+            self.flush();
+            if self.machine.action() == Action::StartTls && self.tls.is_none() {
+                self.begin_tls(desk);
+            }
+            let over = self.closed();
+            if over && let Some(tls) = &mut self.tls {
+                tls.close(&mut self.sent);
+            }
+            if over || self.sent.len() > OUT_OCTETS_MAX {
                 return true;
             }
-            let Some(mut octets) = self.said.pop_front() else { return true };
+            let shut = self.tls.as_ref().is_some_and(|tls| !tls.is_established());
+            if self.plain.is_empty() || shut {
+                let Some(octets) = self.said.pop_front() else { return true };
+                self.opened(desk, octets);
+                continue;
+            }
+            let octets = std::mem::take(&mut self.plain);
             let now_us = desk.now_us;
             let mut used = 0;
             self.play(desk, |machine, host| used = machine.receive(now_us, &octets, host));
             if used < octets.len() && used + self.part.waits() > 0 {
-                octets.drain(..used);
-                self.said.push_front(octets);
+                self.plain = octets[used..].to_vec();
             }
         }
     }
@@ -147,13 +248,13 @@ impl Rehearsal {
     /// Whether the session is over.
     #[must_use]
     pub fn closed(&self) -> bool {
-        matches!(self.machine.action(), Action::Close(_))
+        self.over || matches!(self.machine.action(), Action::Close(_))
     }
 
-    /// All replies, and what was decided on the way.
+    /// The replies, and what was decided on the way, since this was asked last.
     #[must_use]
-    pub fn into_parts(self) -> (Vec<u8>, Vec<String>) {
-        (self.part.out, self.part.notes)
+    pub fn take_parts(&mut self) -> (Vec<u8>, Vec<String>) {
+        (std::mem::take(&mut self.sent), std::mem::take(&mut self.part.notes))
     }
 }
 
@@ -223,11 +324,17 @@ impl Stage<'_> {
             .is_some_and(|note| note.count >= 2);
         let limits = &desk.config().limits;
         let exempt = any_contains(&limits.exempt_networks, from) || stance == Some(true);
+        self.part.exempt = exempt;
+        let (rate, said) = desk.standing.would(Would::Connect, from, desk.wall_us);
+        if !exempt {
+            self.part.notes.push(format!("connect: {said}"));
+        }
         let reason = match stance {
             Some(false) => Some(Reason::Blocked),
             _ if !rules.accepting.takes_mail() => Some(Reason::Suspended),
             _ if desk.space == Space::Out => Some(Reason::SpoolOut),
             _ if noted && !exempt => Some(Reason::ClientNoted),
+            _ if !exempt => rate.err().map(super::reason_of),
             _ => None,
         };
         // Lists and bans come behind the orders.
@@ -252,8 +359,11 @@ impl Stage<'_> {
         self.part.utf8 = mail.smtputf8;
         self.part.size = mail.size;
         self.part.octets_max = None;
-        let reason = if listener.tls_required {
+        let late = self.rate(Would::Mail(self.part.mails + 1));
+        let reason = if listener.tls_required && !self.part.secured {
             Some(Reason::TlsRequired)
+        } else if late.is_some() {
+            late
         } else if self.desk.space != Space::Enough {
             Some(Reason::SpoolFull)
         } else {
@@ -263,12 +373,30 @@ impl Stage<'_> {
             Path::Null => "<>".to_owned(),
             Path::Mailbox(address) => String::from_utf8_lossy(address.as_bytes()).into_owned(),
         };
+        self.part.mails +=
+            u32::from(!matches!(reason, Some(Reason::TlsRequired)) && late.is_none());
         let verdict = reason.map_or("taken", Reason::label);
-        self.part.notes.push(format!("mail: {sender}, rates are not counted: {verdict}"));
+        self.part.notes.push(format!("mail: {sender}: {verdict}"));
         reason.map_or(Answer::Accept, |reason| Answer::Refuse(reason.refusal()))
     }
 
+    /// What a rate would say; nothing is counted.
+    fn rate(&mut self, what: Would) -> Option<Reason> {
+        if self.part.exempt {
+            return None;
+        }
+        let desk = self.desk;
+        let (verdict, said) = desk.standing.would(what, self.part.from, desk.wall_us);
+        let at = if matches!(what, Would::Mail(_)) { "mail" } else { "rcpt" };
+        self.part.notes.push(format!("{at}: {said}"));
+        verdict.err().map(super::reason_of)
+    }
+
     fn rcpt(&mut self, token: Token, to: smtp::address::Address<'_>) -> Option<Answer> {
+        if let Some(reason) = self.rate(Would::Rcpt(self.part.rcpts + 1)) {
+            return Some(Answer::Refuse(reason.refusal()));
+        }
+        self.part.rcpts += 1;
         let known = facts::recipient(self.desk, to);
         let facts = RcptFacts {
             standing: known.standing,

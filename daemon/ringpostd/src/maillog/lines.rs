@@ -102,6 +102,14 @@ fn mail(event: &Event<'_>, subject: bool, form: &mut impl Form) {
             form.event("released", id);
             form.mark("Unfrozen");
         }
+        Event::Moved { id, to, uid } => {
+            form.event("moved", id);
+            form.mark(if to.is_empty() { "moved back by" } else { "moved by" });
+            field("uid=", "uid", Value::Number(u64::from(uid)), form);
+            if !to.is_empty() {
+                field("to=", "to", Value::Word(to.as_bytes()), form);
+            }
+        }
         Event::Removed { id, uid } => {
             form.event("removed", id);
             form.mark("removed by");

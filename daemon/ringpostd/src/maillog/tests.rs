@@ -156,6 +156,8 @@ fn play(read: &mut impl FnMut(&Event<'_>)) {
     read(&Event::Completed { id: ID, queue_us: 60_000_000 });
     read(&Event::Held { id: ID, why: "fell with the daemon twice" });
     read(&Event::Released { id: ID });
+    read(&Event::Moved { id: ID, to: "@mx2.example.net:25", uid: 0 });
+    read(&Event::Moved { id: ID, to: "", uid: 0 });
     read(&Event::Removed { id: ID, uid: 0 });
     read(&Event::Took(Phase::Dot, 5));
     read(&Event::Noted(Note::Recovered, "8 segments, 3 messages"));

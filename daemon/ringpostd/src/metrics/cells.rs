@@ -67,6 +67,8 @@ metrics! {
         MessagesHeld = "ringpost_messages_held_total",
         /// Held messages that were let go.
         MessagesReleased = "ringpost_messages_released_total",
+        /// Messages the operator moved to another host, or back to their route.
+        MessagesMoved = "ringpost_messages_moved_total",
         /// Messages the operator removed.
         MessagesRemoved = "ringpost_messages_removed_total",
         /// Connections opened to next hops.

@@ -77,9 +77,9 @@ pub(super) fn with_entry(wall_us: u64, event: &Event<'_>, take: impl FnOnce(&Ent
             let reason = reason_number(reason);
             give(Entry { reason, ..of_client(wall_us, What::Limit, c) });
         }
-        Event::Line { client: c, heard, octets } => {
+        Event::Line { client: c, heard, recipient, octets } => {
             let what = if heard { What::Heard } else { What::Said };
-            give(Entry { said: octets, ..of_client(wall_us, what, c) });
+            give(Entry { said: octets, to: recipient, ..of_client(wall_us, what, c) });
         }
         Event::SessionClosed { client: c, ending, in_transaction } => {
             let number = ending.index() as u64 + if in_transaction { 16 } else { 0 };
@@ -137,6 +137,7 @@ fn of_mail(wall_us: u64, event: &Event<'_>, give: &mut dyn FnMut(Entry<'_>)) {
         }
         Event::Held { id, why } => none(What::Held, id, give, 0, why.as_bytes()),
         Event::Released { id } => none(What::Released, id, give, 0, b""),
+        Event::Moved { id, to, uid } => none(What::Moved, id, give, u64::from(uid), to.as_bytes()),
         Event::Removed { id, uid } => none(What::Removed, id, give, u64::from(uid), b""),
         _ => {}
     }
@@ -216,6 +217,10 @@ pub fn sentence(entry: &Entry<'_>) -> String {
         What::Completed => write!(out, "nothing is left to do, after {number} ms"),
         What::Held => write!(out, "held: {said}"),
         What::Released => write!(out, "released"),
+        What::Moved if said.is_empty() => {
+            write!(out, "moved back to the route of its recipients by user {number}")
+        }
+        What::Moved => write!(out, "moved to {} by user {number}", said.trim_start_matches('@')),
         What::Removed => write!(out, "removed by user {number}"),
         What::Heard => write!(out, "{peer} -> {said}"),
         What::Said => write!(out, "{peer} <- {said}"),

@@ -54,6 +54,8 @@ kinds! {
     Held = "held",
     /// It waits no more.
     Released = "released",
+    /// The operator sends it elsewhere, or back to its route.
+    Moved = "moved",
     /// The operator removed it.
     Removed = "removed",
     /// A line of a traced session, from the client.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use engine::{Conn, Core};
 use hints::health::{Class as HealthClass, Ended, Rule};
 use hints::{Kind, What};
-use smtp::client::{Class, Event, Extension, Failure, Outcome, Refusal, Stage as Step};
+use smtp::client::{Class, Event, Extension, Failure, Outcome, Refusal, Stage as Step, TlsPolicy};
 use spool::log::{Part, ReadData, ReadError};
 
 use super::job::{Fate, Fed, Job, Stage, offers_of};
@@ -23,10 +23,12 @@ impl Relay {
     pub(super) fn take_idle(&mut self, hop: &Hop) -> Option<Conn> {
         loop {
             let conn = self.idle.get_mut(&hop.address)?.pop()?;
-            let usable = self
-                .links
-                .get(&conn)
-                .is_some_and(|link| link.is_ready() && link.hop().name == hop.name);
+            // Two routes may share a host, and one of them ask for TLS.
+            let usable = self.links.get(&conn).is_some_and(|link| {
+                link.is_ready()
+                    && link.hop().name == hop.name
+                    && (hop.tls != TlsPolicy::Must || link.tls().is_some())
+            });
             if usable {
                 return Some(conn);
             }

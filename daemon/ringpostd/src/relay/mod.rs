@@ -10,11 +10,13 @@
 //! *Not here.* The order of attempts (`queue`), the dialogue (`smtp::client`), hosts (`route`).
 
 mod job;
+mod elsewhere;
 mod report;
 mod settle;
 mod start;
 mod links;
 mod operate;
+mod moves;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -35,6 +37,7 @@ use crate::outbound::Link;
 use crate::post::ToCore;
 use crate::queue::{self, Handle, Item, Names, Queue};
 use crate::retry::{Schedule, Wall};
+use crate::route::Named;
 use crate::tls::ClientTls;
 
 use job::{Job, domain_of};
@@ -119,6 +122,10 @@ pub struct Relay {
     condemned: HashMap<TransactionId, u64>,
     /// How many of them each act has left.
     giving_up: HashMap<u64, usize>,
+    /// What the operator moved and the log has not written yet, by the token of its answer.
+    moving: HashMap<u64, moves::Moving>,
+    /// The messages of it: until then nothing is tried with them.
+    at_rest: HashSet<TransactionId>,
     /// How far the held entries were looked at since standing orders changed.
     waking: Option<usize>,
     poison: Option<Box<[u8]>>,
@@ -220,6 +227,8 @@ impl Relay {
             draining: false,
             condemned: HashMap::new(),
             giving_up: HashMap::new(),
+            moving: HashMap::new(),
+            at_rest: HashSet::new(),
             waking: None,
             poison: std::env::var_os("RINGPOST_TEST_POISON")
                 .map(|text| text.into_encoded_bytes().into()),
@@ -332,10 +341,7 @@ impl Relay {
     /// The number of the destination of a domain. A domain without a route has its own: the
     /// attempt will say what is wrong.
     fn destination(&mut self, desk: &Desk, domain: &str) -> u32 {
-        let name = match desk.ways.route(domain) {
-            Some(route) => route.destination(0, domain),
-            None => [b"none/", domain.as_bytes()].concat().into(),
-        };
+        let name = destination_name(desk, domain);
         let before = self.names.find(&name);
         let Some(number) = self.names.intern(&name) else {
             let queue = &self.queue;
@@ -573,16 +579,32 @@ fn discard(desk: &mut Desk, id: TransactionId, envelope: &Envelope) {
     desk.tell(&Event::Completed { id: &text, queue_us });
 }
 
-/// The domains of a message's recipients that are still to be served, each once.
+/// The domains of a message's recipients that are still to be served, each once; in the place of a
+/// domain, for recipients that the operator moved, the host's name as [`Named`] writes it.
 #[must_use]
 pub fn domains(envelope: &Envelope) -> Vec<Box<str>> {
     let mut domains: Vec<Box<str>> = Vec::with_capacity(1);
-    for (n, _) in envelope.recipients.iter().enumerate().filter(|(_, r)| !r.state.is_final()) {
-        let address = job::address_of(envelope, u16::try_from(n).unwrap_or(u16::MAX));
-        let domain: Box<str> = domain_of(address).into();
+    for (n, r) in envelope.recipients.iter().enumerate().filter(|(_, r)| !r.state.is_final()) {
+        let domain: Box<str> = match Named::of(&r.route) {
+            Some(named) => named.text().into(),
+            None => {
+                domain_of(job::address_of(envelope, u16::try_from(n).unwrap_or(u16::MAX))).into()
+            }
+        };
         if !domains.contains(&domain) {
             domains.push(domain);
         }
     }
     domains
+}
+
+/// The name of the destination of one of [`domains`].
+fn destination_name(desk: &Desk, domain: &str) -> Box<[u8]> {
+    if let Some(named) = Named::of(domain.as_bytes()) {
+        return named.destination();
+    }
+    match desk.ways.route(domain) {
+        Some(route) => route.destination(0, domain),
+        None => [b"none/", domain.as_bytes()].concat().into(),
+    }
 }

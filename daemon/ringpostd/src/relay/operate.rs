@@ -31,7 +31,7 @@ pub enum Acted {
     Begun,
     /// It is being sent now.
     Busy,
-    /// It does not fit: not held, no further tier.
+    /// It does not fit: not held, no further tier, not moved.
     Unfit,
 }
 
@@ -126,6 +126,8 @@ impl Relay {
                 durable(desk.log.hold_message(id, false, Some(token), desk.now_us))
             }
             Act::Fallback => self.fall_back(desk, id, seen, token),
+            // Whoever asks reads the message first: [`Relay::move_to`].
+            Act::Move | Act::Unmove => Acted::Unfit,
             Act::Bounce => {
                 if held {
                     let _ = desk.log.hold_message(id, false, None, desk.now_us);
@@ -169,7 +171,7 @@ impl Relay {
     }
 
     /// The destination is believed to be back.
-    fn open(&mut self, desk: &mut Desk, destination: u32) {
+    pub(super) fn open(&mut self, desk: &mut Desk, destination: u32) {
         if self.queue.standing(destination).is_some_and(|s| s.failures > 0) {
             self.queue.open(destination);
         }
@@ -214,7 +216,7 @@ impl Relay {
     }
 
     /// Content kept for a first attempt that will not be made.
-    fn forget(&mut self, message: u64) {
+    pub(super) fn forget(&mut self, message: u64) {
         if let Some(fresh) = self.fresh.remove(&message) {
             self.fresh_octets -= fresh.content.header.len() + fresh.content.body.len();
         }

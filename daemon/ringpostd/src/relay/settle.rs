@@ -8,6 +8,7 @@ use spool::message::Envelope;
 use spool::record::{RecipientResult, RecipientState};
 
 use super::Relay;
+use super::elsewhere::is_final;
 use super::job::{Fate, Job, address_of, record};
 use super::report::Reported;
 use crate::desk::{Desk, id_text};
@@ -23,6 +24,15 @@ impl Relay {
         job.stage = super::job::Stage::Over;
         let Some(envelope) = job.envelope.take() else { return self.put_off(desk, index) };
         let mut job = self.remove(index);
+        if job.route.as_ref().is_some_and(|route| route.is_named()) {
+            for result in &mut job.results {
+                if let Fate::Failed(reason) = result.fate
+                    && !is_final(reason)
+                {
+                    result.fate = Fate::Deferred(reason);
+                }
+            }
+        }
         self.give_up_old(desk, &mut job, &envelope);
         let reported = self.report(desk, &job, &envelope);
         if reported == Reported::Not {
@@ -172,7 +182,9 @@ impl Relay {
                     all.push(record(job, envelope, result));
                 }
                 Some(_) => {}
-                None if !recipient.state.is_final() && !recipient.reply.is_empty() => {
+                None if !recipient.state.is_final()
+                    && !(recipient.reply.is_empty() && recipient.route.is_empty()) =>
+                {
                     all.push(RecipientResult {
                         recipient: n,
                         state: RecipientState::Pending,

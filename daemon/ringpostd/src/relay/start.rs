@@ -9,6 +9,7 @@ use smtp::client::{Client, TlsPolicy};
 use spool::live::Live;
 use spool::log::{Part, ReadData, ReadError};
 
+use super::elsewhere::{stricter, way};
 use super::job::{Fate, Job, Source, Stage, address_of, domain_of};
 use super::{Reads, Relay, UNSORTED, domains};
 use crate::desk::{Desk, Letter};
@@ -22,7 +23,7 @@ use crate::ways::{Ask, hop_key};
 /// How long a look-up may take before the attempt is put off.
 const RESOLVE_US: u64 = 60_000_000;
 /// An attempt that found no free connection or read is made again after this.
-const BUSY_US: u64 = 200_000;
+pub(super) const BUSY_US: u64 = 200_000;
 /// How often hosts of static routes are asked for what they offer while that is not known.
 const PROBE_US: u64 = 60_000_000;
 /// Offers are asked for again at this age, well before the hints forget them.
@@ -38,6 +39,9 @@ impl Relay {
         }
         if self.is_poison(desk, id) {
             return self.freeze(desk, &work, id);
+        }
+        if self.rests(id) {
+            return self.let_rest(desk, &work, id);
         }
         if desk.log.get(id).is_some_and(Live::is_held) {
             self.queue.finished(work.handle, desk.now_us, Outcome::Hold, &self.wall, 0);
@@ -205,16 +209,12 @@ impl Relay {
                 continue;
             }
             let domain = domain_of(address_of(envelope, n));
-            let found = desk.ways.route(&domain);
-            let own = match found {
-                Some(route) => route.destination(0, &domain),
-                None => [b"none/", domain.as_bytes()].concat().into(),
-            };
+            let (found, own) = way(desk, envelope, n, &domain);
             if *own == *name && desk.orders.rules.holds(&domain) && !condemned {
                 job.kept_back = true;
             } else if *own == *name {
                 job.left.push(n);
-                route = found.cloned();
+                route = stricter(route, found);
                 job.domain = domain.into();
             }
         }

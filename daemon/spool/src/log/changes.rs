@@ -17,6 +17,8 @@ pub enum ChangeError {
     Unknown,
     /// Larger than a record may be.
     TooLarge,
+    /// The last room is for what ends messages.
+    NoRoom,
 }
 
 impl<B: Buffer> Log<B> {
@@ -92,6 +94,28 @@ impl<B: Buffer> Log<B> {
             return self.prepare(change, None).map(drop).ok_or(ChangeError::Unknown);
         }
         self.change(change, None, now_us)
+    }
+
+    /// What `results` say of the recipients, their routes too, is written down for certain, unlike
+    /// [`Log::defer`]: somebody relies on it. They must name every recipient still pending.
+    ///
+    /// # Errors
+    /// When there is no such message, or no room.
+    pub fn reroute(
+        &mut self,
+        id: TransactionId,
+        next_wall_us: u64,
+        results: Vec<RecipientResult>,
+        token: u64,
+        now_us: u64,
+    ) -> Result<(), ChangeError> {
+        if self.is_out_of_segments() {
+            return Err(ChangeError::NoRoom);
+        }
+        let live = self.table.get(id).ok_or(ChangeError::Unknown)?;
+        let (target, tries, tier) = (Self::target(id), live.tries, live.tier);
+        let change = Change::Defer(Defer { target, next_wall_us, tries, tier, results });
+        self.change(change, Some(token), now_us)
     }
 
     /// Waits for the operator (`hold`), or waits no more.
