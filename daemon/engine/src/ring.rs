@@ -185,6 +185,12 @@ impl Ring {
         }
     }
 
+    /// Submits what is queued and does nothing else.
+    pub(crate) fn submit(&mut self) -> io::Result<()> {
+        self.refill();
+        self.call_enter(0, None)
+    }
+
     fn refill(&mut self) {
         while let Some(entry) = self.backlog.pop_front() {
             // SAFETY: `push` was called with this entry; its promise holds until completion.

@@ -1,7 +1,8 @@
 //! `./x bench`: the floor, the daemon discarding, and the daemon keeping every message, in turn on
 //! one processor with the load on another; `./x bench peers` and `./x bench runtimes` carry out the
 //! plans of these names in `benches/plans`, `./x bench shards` compares two cores with one, `./x
-//! bench micro` counts instructions.
+//! bench micro` counts instructions. `./x bench brief` leaves memory and latencies out; `./x bench
+//! figures` writes what all of them print into `docs/performance.md`.
 //!
 //! *Failure*: a port in use or a program that does not start is named.
 
@@ -18,13 +19,15 @@ pub(crate) fn bench(more: &[String]) -> Result<(), String> {
     match more.split_first() {
         Some((first, more)) if first == "peers" => peers(more),
         Some((first, more)) if first == "restart" => crate::restart::restart(more),
+        Some((first, more)) if first == "figures" => crate::figures::figures(more),
         Some((first, more)) if first == "runtimes" => runtimes(more),
         Some((first, more)) if first == "shards" => shards(more),
         Some((first, more)) if first == "micro" => {
             let words = ["bench", "--quiet", "--package", "mxbench", "--bench", "micro", "--"];
             run(Command::new("cargo").args(words).args(more))
         }
-        _ => measure(more),
+        Some((first, more)) if first == "brief" => measure(more, &["--idle", "0"], &[]),
+        _ => measure(more, &["--idle", "10000"], &["--large", "--idle-tls", "--half-rate"]),
     }
 }
 
@@ -92,7 +95,7 @@ fn shards(more: &[String]) -> Result<(), String> {
     for (name, port, discard) in SERVERS {
         println!("{name}:");
         let mut command = Command::new(programs()?.join("mxbench"));
-        command.args(["shards", "--fifo"]);
+        command.arg("shards");
         command.arg("--one").arg(daemon(name, port, discard, 1)?);
         command.arg("--two").arg(daemon(&format!("{name}-two"), port + 2, discard, 2)?);
         run(command.args(more))?;
@@ -100,7 +103,8 @@ fn shards(more: &[String]) -> Result<(), String> {
     Ok(())
 }
 
-fn measure(more: &[String]) -> Result<(), String> {
+/// `idle` and `flags` are what else is looked at beside CPU, rates and octets.
+fn measure(more: &[String], idle: &[&str; 2], flags: &[&str]) -> Result<(), String> {
     let mut measure = Command::new(programs()?.join("mxbench"));
     measure.arg("measure");
     for (name, port, discard) in SERVERS {
@@ -111,14 +115,13 @@ fn measure(more: &[String]) -> Result<(), String> {
     let usual = [
         ("--rounds", "5"),
         ("--burst", "0.9"),
-        ("--idle", "10000"),
+        (idle[0], idle[1]),
         ("--sizes", "4096,65536"),
         ("--spool", "var/bench"),
     ];
     for (flag, value) in usual.iter().filter(|(flag, _)| !more.iter().any(|word| word == flag)) {
         measure.args([flag, value]);
     }
-    let flags = ["--fifo", "--large", "--idle-tls", "--half-rate"];
     for flag in flags.iter().filter(|flag| !more.iter().any(|word| word == **flag)) {
         measure.arg(flag);
     }

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 mod child;
 
+mod figures;
 mod restart;
 
 mod bench;

@@ -169,6 +169,7 @@ impl<M: Send> Core<M> {
         // pages mapped; the file is closed only when it has no requests. A write's bytes are
         // read-only while the slot holds them.
         unsafe { self.ring.push(entry.user_data(Word::pack(Op::Disk, key))) };
+        self.disk_queued = true;
     }
 
     pub(super) fn on_disk(&mut self, done: Completion, handler: &mut impl Handler<M>) {

@@ -135,6 +135,8 @@ pub struct Core<M: Send> {
     datagram_pool: Vec<Vec<u8>>,
     files: Slab<disk::OpenFile>,
     disk_ops: Slab<disk::Request>,
+    /// Disk requests were queued since the last submission.
+    disk_queued: bool,
 
     wheel: Wheel<Due>,
     /// Timers set with `set_timer`; the wheel has room for everything else besides.
@@ -199,6 +201,7 @@ impl<M: Send> Core<M> {
             datagram_pool: Vec::new(),
             files: Slab::new(limits::FILES_MAX),
             disk_ops: Slab::new(config.disk_ops_max),
+            disk_queued: false,
             wheel: Wheel::new(now_us, timers),
             tokens: 0,
             mailbox,

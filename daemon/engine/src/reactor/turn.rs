@@ -36,6 +36,11 @@ impl<M: Send> Core<M> {
     /// # Errors
     /// As [`Core::run`].
     pub fn turn(&mut self, handler: &mut impl Handler<M>) -> io::Result<()> {
+        if mem::take(&mut self.disk_queued) {
+            // By themselves: what is submitted together is plugged (block layer), so that the
+            // device would get a write only after all sends of the turn are through TCP.
+            self.ring.submit()?;
+        }
         self.flush();
         let wait_us = self.sleep_us();
         self.ring.enter(wait_us)?;
