@@ -15,6 +15,7 @@ mod config;
 mod dialogs;
 mod dnsbl;
 mod engine;
+mod format;
 mod guard;
 mod hints;
 mod inspect;

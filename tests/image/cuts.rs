@@ -351,7 +351,7 @@ struct Seen {
 fn check(mut devices: Vec<SimDevice>, before: &[Acked], mirror: bool) -> Seen {
     let node = read_superblock(&mut devices[0]).expect("a cut leaves a spool").node;
     let set = Set::open(devices, node, mirror).expect("a cut leaves a spool");
-    let options = Options { cores: 1, pid: 1, wall_us: 1, generation: 1 };
+    let options = Options { cores: 1, pid: 1, wall_us: 1, generation: 1, raise_format: false };
     let found = recover(set, options, &mut |_| {}).expect("a cut can be recovered");
     let report = found.report;
     assert_eq!(report.damage, [], "a cut is no damage");

@@ -3,13 +3,15 @@
 
 use spool::batch::{BatchHeader, Records};
 use spool::disk::{AlignedBuffer, Buffer, Device, Disk, Member, Token, WriteTo};
+use spool::edits::Edit;
 use spool::id::TransactionId;
 use spool::index::Trailer;
-use spool::limits::BLOCK;
-use spool::message::{Envelope, MessageHead, flags};
-use spool::record::{Change, ChunkHead, RecordKind};
+use spool::limits::{BLOCK, RECORD_HEADER};
+use spool::message::{Envelope, MESSAGE_HEAD, MessageHead, flags};
+use spool::record::{Change, ChunkHead, RecordHeader, RecordKind};
 use spool::segment::{SegmentHeader, SegmentRef};
 use spool::sim::SimDisk;
+use spool::superblock::Format;
 
 use super::media::Medium;
 use super::plan::SEGMENT_BYTES;
@@ -28,12 +30,15 @@ pub(super) struct BatchNote {
     pub(super) cancels: bool,
     /// A report with the DONE of what it replaces.
     pub(super) replaces: bool,
+    /// Something in it is of the newest format.
+    pub(super) is_newest: bool,
 }
 
 #[derive(Clone, Debug)]
 pub(super) enum What {
     Header(SegmentHeader),
-    Footer(SegmentRef, u64),
+    /// Of which segment, its epoch, and whether the newest format is needed to read it.
+    Footer(SegmentRef, u64, bool),
     Batch(Box<BatchNote>),
     /// A piece copied to a member that is being filled.
     Copied,
@@ -69,6 +74,8 @@ impl Note {
 pub(super) struct Notes {
     pub(super) all: Vec<Note>,
     pub(super) no_epoch: bool,
+    /// What the set is written in.
+    pub(super) format: Format,
     /// Members that are being filled.
     pub(super) filling: Vec<Member>,
 }
@@ -115,6 +122,12 @@ impl Disk for Watched<'_> {
         }
         let copied = matches!(to.members, [Some(m), None] if self.notes.filling.contains(&m));
         let what = if copied { What::Copied } else { read(&buffer.bytes()[..to.bytes]) };
+        let newest = match &what {
+            What::Batch(batch) => batch.is_newest,
+            What::Footer(.., newest) => *newest,
+            What::Header(_) | What::Copied => false,
+        };
+        assert!(!newest || self.notes.format == Format::NEWEST, "written before it was raised");
         let open = u8::try_from(to.members.iter().flatten().count()).expect("one or two");
         let WriteTo { members, offset, bytes } = to;
         trace(&what, members);
@@ -138,7 +151,9 @@ fn trace(what: &What, members: [Option<Member>; 2]) {
         What::Header(h) => {
             eprintln!("WRITE {members:?} header {:?} epoch {:x} {:?}", h.segment, h.epoch, h.kind);
         }
-        What::Footer(at, epoch) => eprintln!("WRITE {members:?} footer {at:?} epoch {epoch:x}"),
+        What::Footer(at, epoch, _) => {
+            eprintln!("WRITE {members:?} footer {at:?} epoch {epoch:x}");
+        }
         What::Copied => {}
         What::Batch(b) => {
             let mine = |id: &TransactionId| id.to_string() == wanted;
@@ -172,7 +187,20 @@ pub(super) fn read(bytes: &[u8]) -> What {
         return What::Header(SegmentHeader::decode(bytes, log, at).expect("a header made here"));
     }
     let trailer = Trailer::decode(bytes).expect("a log writes headers, batches and footers");
-    What::Footer(trailer.segment, trailer.epoch)
+    let records = trailer.records(bytes).expect("a footer made here");
+    What::Footer(trailer.segment, trailer.epoch, !is_of_records(records))
+}
+
+/// Whole records from front to end, as a reader of the first format walks them.
+fn is_of_records(footer: &[u8]) -> bool {
+    let mut rest = footer;
+    while let Some(header) = RecordHeader::decode(rest) {
+        let length = RECORD_HEADER + usize::try_from(header.length).expect("32 bits");
+        let known = RecordKind::of(header.kind).is_some_and(|kind| kind != RecordKind::Dones);
+        let Some(behind) = rest.get(length..).filter(|_| known) else { return false };
+        rest = behind;
+    }
+    rest.is_empty()
 }
 
 fn read_batch(bytes: &[u8], header: BatchHeader) -> BatchNote {
@@ -185,6 +213,7 @@ fn read_batch(bytes: &[u8], header: BatchHeader) -> BatchNote {
         moves: Vec::new(),
         cancels: false,
         replaces: false,
+        is_newest: false,
     };
     for record in Records::new(bytes, &header) {
         let record = record.expect("a batch made here");
@@ -193,6 +222,9 @@ fn read_batch(bytes: &[u8], header: BatchHeader) -> BatchNote {
                 let parts = MessageHead::split(record.body).expect("made here");
                 let envelope = Envelope::decode(parts.envelope).expect("made here");
                 note.messages.push(envelope.id);
+                let made = |edit: &Edit| matches!(edit, Edit::Received(_));
+                let short = *parts.head.stored(Format::V1) != record.body[..MESSAGE_HEAD];
+                note.is_newest |= short || envelope.edits.iter().any(made);
                 // Its DONE follows, if it replaces something.
                 note.replaces |= envelope.flags & flags::GENERATED != 0 && parts.head.copy == 0;
             }
@@ -201,16 +233,18 @@ fn read_batch(bytes: &[u8], header: BatchHeader) -> BatchNote {
                 note.chunks.push(head.id);
             }
             _ => {
-                let change = Change::decode(record.header.kind, record.body).expect("made here");
-                let Some(change) = change else { continue };
-                let target = change.target();
-                let place = (target.id, target.segment, target.epoch);
-                note.changes.push(place);
-                match change {
-                    Change::Done(_) => note.dones.push(place),
-                    Change::Move(..) => note.moves.push(place),
-                    Change::Cancel(_) => note.cancels = true,
-                    _ => {}
+                let (kind, body) = (record.header.kind, record.body);
+                note.is_newest |= kind == RecordKind::Dones as u8;
+                for change in Change::decode_all(kind, body).expect("made here") {
+                    let target = change.target();
+                    let place = (target.id, target.segment, target.epoch);
+                    note.changes.push(place);
+                    match change {
+                        Change::Done(_) => note.dones.push(place),
+                        Change::Move(..) => note.moves.push(place),
+                        Change::Cancel(_) => note.cancels = true,
+                        _ => {}
+                    }
                 }
             }
         }

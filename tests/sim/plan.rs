@@ -117,6 +117,10 @@ pub(super) struct Plan {
     /// A member that was put out comes back, or a blank one in its place, once in so many times.
     pub(super) return_in: u64,
     pub(super) cut_format: bool,
+    /// The set is made in the format before the newest ...
+    pub(super) old_format: bool,
+    /// ... and raised at this start; never when there are fewer.
+    pub(super) raise_at: u64,
     pub(super) cut_recovery_in: u64,
     pub(super) triggers: Vec<Trigger>,
 }
@@ -213,6 +217,8 @@ impl Plan {
             lose_in: 0,
             return_in: 0,
             cut_format: r.one_in(20),
+            old_format: false,
+            raise_at: 0,
             cut_recovery_in: if r.one_in(3) { 2 } else { 0 },
             triggers,
         };
@@ -244,6 +250,7 @@ impl Plan {
         }
         // No number is drawn: older seeds stay what they were.
         plan.return_in = [1, 2, 0][usize::try_from(seed / 2 % 3).expect("small")];
+        (plan.old_format, plan.raise_at) = (seed / 3 % 2 == 1, 1 + seed / 6 % 6);
         (plan.faults, plan.hops) = (faults, hops);
         plan
     }

@@ -3,10 +3,10 @@
 use smtp::dsn;
 use smtp::reply::Enhanced;
 use spool::disk::AlignedBuffer;
-use spool::edits;
 use spool::id::TransactionId;
 use spool::log::{Log, OpenKind, Part, ReadData, ReadError};
 use spool::message::{Envelope, Recipient, flags, notify};
+use spool::received;
 use spool::record::{RecipientResult, RecipientState as State};
 
 use ringpostd::queue::{Outcome, Work};
@@ -187,7 +187,7 @@ impl CoreSim {
     fn connect(&mut self, common: &mut Common, number: u64) {
         let job = self.jobs.get_mut(&number).expect("a job");
         let envelope = job.envelope.as_deref().expect("it was read");
-        let mut content = edits::apply(&job.header, &envelope.edits);
+        let mut content = received::apply(&job.header, envelope);
         content.extend_from_slice(&job.body);
         let recipients = job.sent.iter().map(|n| smtp::client::Recipient {
             address: envelope.recipients[usize::from(*n)].address.clone(),

@@ -168,7 +168,7 @@ fn standing(reached: &mut Reached, notes: &Notes, watermark: u64, media: &[Optio
     for note in notes.durable() {
         match &note.what {
             What::Header(h) => opened.push((h.segment, h.epoch)),
-            What::Footer(at, epoch) if stands(*at, *epoch) => reached.row("sealed"),
+            What::Footer(at, epoch, _) if stands(*at, *epoch) => reached.row("sealed"),
             What::Footer(..) | What::Copied => {}
             What::Batch(b) => batch_stands(reached, b, watermark, &stands),
         }

@@ -6,7 +6,7 @@ use smtp::data::Flow;
 use smtp::reply::{Enhanced, Refusal};
 use smtp::server::{Answer, End, Host, Question, Server, Settings, Token};
 use spool::disk::AlignedBuffer;
-use spool::edits::Edit;
+use spool::edits::{Edit, Received};
 use spool::id::{MessageId, TransactionId};
 use spool::log::{self, Log, OpenKind, Transaction};
 use spool::message::{Envelope, MailFrom, Recipient};
@@ -130,7 +130,6 @@ impl Answers<'_, '_> {
     fn commit(&mut self, token: Token, from: &smtp::server::Envelope) -> Option<Answer> {
         let Some(open) = self.talk.open.as_mut() else { return Some(refuse(451)) };
         let Some(tx) = open.tx.take_if(|_| !open.failed) else { return Some(refuse(452)) };
-        let received = format!("Received: by sim id {}\r\n", open.id);
         let envelope = Envelope {
             id: open.id,
             received_wall_us: self.desk.wall_us,
@@ -140,7 +139,7 @@ impl Answers<'_, '_> {
                 .recipients()
                 .map(|r| Recipient { address: r.address.into(), ..Recipient::default() })
                 .collect(),
-            edits: vec![Edit::AddTop(received.into_bytes().into())],
+            edits: vec![received(open.id)],
             ..Envelope::default()
         };
         if self.desk.log.commit(tx, &envelope, Vec::new()).is_err() {
@@ -151,6 +150,15 @@ impl Answers<'_, '_> {
         self.talk.pending = Some((token, open.token));
         None
     }
+}
+
+/// Whole, or made from the rest of the envelope.
+fn received(id: TransactionId) -> Edit {
+    if id.session.counter().is_multiple_of(3) {
+        return Edit::AddTop(format!("Received: by sim id {id}\r\n").into_bytes().into());
+    }
+    let by = (*b"sim.example").into();
+    Edit::Received(Received { by, extended: true, ..Received::default() })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -28,7 +28,8 @@ impl Bench {
         let seeds = Seeds { set: 1, log: 100, generation: 5 };
         format(&mut devices, geometry, seeds, WALL, false).expect("blank");
         let set = Set::open(devices, 7, false).expect("formatted");
-        let options = Options { cores: 1, pid: 9, wall_us: WALL, generation: 6 };
+        let options =
+            Options { cores: 1, pid: 9, wall_us: WALL, generation: 6, raise_format: false };
         let mut found = recover(set, options, &mut |_| {}).expect("sound");
         let faults = Faults { latency_us_max: 500, ..Faults::default() };
         let disk = SimDisk::new(found.set.members, faults, 3);

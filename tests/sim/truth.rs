@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
-use spool::edits;
 use spool::id::TransactionId;
 use spool::ledger::Ledger;
 use spool::live::Live;
 use spool::message::{Envelope, flags};
+use spool::received;
 use spool::record::RecipientState as State;
 
 /// What the client heard.
@@ -181,7 +181,7 @@ impl Truth {
         let mail = self.mails.get_mut(&id).unwrap_or_else(|| panic!("{id} from nowhere"));
         assert!(mail.told != Told::No && !mail.barred, "{id} was not accepted, and is delivered");
         assert!(mail.durable, "{id} is delivered before it is durable");
-        let mut expected = edits::apply(&mail.header, &mail.envelope.edits);
+        let mut expected = received::apply(&mail.header, &mail.envelope);
         expected.extend_from_slice(&mail.body);
         assert!(content == expected, "{id} reached the next hop with other bytes");
         let n = mail.envelope.recipients.iter().position(|r| *r.address == *address);

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use spool::disk::Device;
 use spool::id::TransactionId;
-use spool::limits::{BLOCK, BUFFERS, SUPERBLOCK_COPIES};
+use spool::limits::{BLOCK, BUFFERS, SUPERBLOCK_COPIES, SUPERBLOCK_STRIDE};
 use spool::live::Live;
 use spool::log::{Log, LogConfig};
 use spool::recovery::{Options, Recovered, Report, inspect, recover, release};
-use spool::set::{Geometry, Seeds, Set, format};
+use spool::set::{Geometry, Seeds, Set, format_as};
 use spool::sim::{Faults, Random, SECTOR, SimDisk};
+use spool::superblock::{Format, Superblock};
 use spool::survey::DamageKind;
 
 use super::common::Common;
@@ -46,6 +47,8 @@ pub(super) struct World {
     /// Batches of the run before that were durable, for bit rot.
     rotten: bool,
     ledger_off: bool,
+    /// The format was raised, and segments of the one before are in use.
+    mixed: bool,
     turns: u64,
 }
 
@@ -90,6 +93,7 @@ impl World {
             tail: planted::Tail::default(),
             rotten: false,
             ledger_off: false,
+            mixed: false,
             turns: 0,
         }
     }
@@ -114,10 +118,11 @@ impl World {
     fn format(&mut self) {
         let geometry = geometry(&self.common.plan);
         let seeds = Seeds { set: 1, log: 100, generation: 5 };
+        let of = if self.common.plan.old_format { Format::V1 } else { Format::NEWEST };
         if self.common.plan.cut_format {
             let writes = SUPERBLOCK_COPIES * u64::from(self.common.plan.members());
             self.fuse.burn_after(self.common.random.below(writes));
-            let cut = format(&mut self.media.clone(), geometry, seeds, WALL, false);
+            let cut = format_as(of, &mut self.media.clone(), geometry, seeds, WALL, false);
             assert!(cut.is_err(), "the power went");
             self.fuse.never();
             self.reached.row("format");
@@ -129,7 +134,8 @@ impl World {
                 medium.with(|d| d.medium_mut()[..1 << 20].fill(0));
             }
         }
-        format(&mut self.media.clone(), geometry, seeds, WALL, false).expect("blank devices");
+        format_as(of, &mut self.media.clone(), geometry, seeds, WALL, false)
+            .expect("blank devices");
     }
 
     fn options(&mut self) -> Options {
@@ -144,7 +150,9 @@ impl World {
         let most = u16::try_from(plan.segments / 6).expect("few").max(1);
         let wall_us = self.wall();
         let generation = u128::from(self.common.random.next_u64());
-        Options { cores: cores.min(most), pid: 99, wall_us, generation }
+        let raise_format =
+            self.common.plan.old_format && self.crashes + 1 >= self.common.plan.raise_at;
+        Options { cores: cores.min(most), pid: 99, wall_us, generation, raise_format }
     }
 
     fn wall(&self) -> u64 {
@@ -159,6 +167,10 @@ impl World {
             self.fuse.never();
             let mut set = Set::open(self.media.clone(), NODE, self.degraded()).expect("it opens");
             let seen = inspect(&mut set).expect("it can be read").1;
+            if cuts > 0 && self.is_half_raised() {
+                self.reached.row("format-half");
+                assert_eq!(seen.format, Format::NEWEST, "one that says so is enough");
+            }
             if cuts > 0 && seen.unfinished > 0 {
                 self.reached.row("gather-torn");
             }
@@ -215,6 +227,20 @@ impl World {
         }
     }
 
+    /// Some superblocks say the newest format, some the one before.
+    fn is_half_raised(&self) -> bool {
+        let copies = (0..SUPERBLOCK_COPIES).map(|copy| copy * SUPERBLOCK_STRIDE);
+        let said: Vec<Format> = (self.media.iter())
+            .flat_map(|medium| copies.clone().map(move |at| (medium, at)))
+            .filter_map(|(medium, at)| {
+                let at = usize::try_from(at).expect("small");
+                let block = medium.with(|device| device.medium()[at..at + BLOCK].to_vec());
+                Superblock::decode(&block).ok().map(|block| block.format)
+            })
+            .collect();
+        said.contains(&Format::V1) && said.contains(&Format::NEWEST)
+    }
+
     fn degraded(&self) -> bool {
         self.common.plan.layout == Layout::Mirror
     }
@@ -240,6 +266,8 @@ impl World {
             *member = member.take().or_else(|| joining.clone());
         }
         assert_eq!(found.report.joining_failed, [], "no faults here");
+        let raised = found.report.format < found.set.superblock.format;
+        self.mixed |= raised && found.report.segments_used > 0;
         self.keeper.filling = !found.report.members_filling.is_empty();
         let calm = self.common.calm;
         let latency_us_max = plan.faults.latency_us_max;
@@ -264,6 +292,7 @@ impl World {
             let disk = SimDisk::new(members.clone(), faults, self.common.random.next_u64());
             let number = u16::try_from(n).expect("few");
             let mut core = CoreSim::new(&self.common, number, found.run, log, disk, newest);
+            core.notes.format = found.set.superblock.format;
             core.notes.filling.clone_from(&found.report.members_filling);
             lives.iter().for_each(|live| core.restore(&self.common, live));
             self.cores.push(core);
@@ -419,6 +448,9 @@ impl World {
         }
         if self.common.truth.has_unsettled_delivery() {
             self.reached.row("done-lost");
+        }
+        if self.mixed {
+            self.reached.row("format-mixed");
         }
         self.common.truth.crashed();
         let cores = std::mem::take(&mut self.cores);

@@ -13,7 +13,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("daemon/hints", &[]),
     ("daemon/control", &[]),
     ("daemon/gate", &["ebpf-common"]),
-    ("daemon/spool", &["engine"]),
+    ("daemon/spool", &["engine", "smtp"]),
     ("daemon/ringpostd", &["ebpf-common", "smtp", "engine", "spool", "hints", "control", "gate"]),
     ("image/init", &[]),
     ("tools/console", &["control", "spool", "hints"]),

@@ -137,7 +137,7 @@ pub struct VersionInfo {
     pub version: Name,
     /// Commit or build, if known.
     pub build: Name,
-    /// The spool format it writes.
+    /// The format in which its spool is written.
     pub spool_format: u32,
     /// The version of this protocol.
     pub protocol: u16,

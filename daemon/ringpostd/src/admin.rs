@@ -556,7 +556,7 @@ fn shown(desk: &Desk, id: TransactionId, stored: Result<&StoredMessage, ReadErro
 fn content(part: u32, result: &Result<ReadData, ReadError>) -> Reply {
     let (octets, next) = match result {
         Ok(ReadData::Message(stored)) if part == 0 => {
-            (spool::edits::apply(&stored.header, &stored.envelope.edits), Some(1))
+            (spool::received::apply(&stored.header, &stored.envelope), Some(1))
         }
         // Behind the chunks stands the rest.
         Ok(ReadData::Message(stored)) => (stored.tail.clone(), None),

@@ -394,6 +394,7 @@ fn facts(store: &Store, probe: &Probe, config_file: &Path) -> Facts {
         kernel: probe.release.clone(),
         ledger: ledger(&store.report),
         spool_octets: spool_octets(&store.set),
+        spool_format: store.set.superblock.format.number(),
         alarms: lasting_alarms(&store.report),
         own_addresses: own_addresses().into(),
         ..Facts::default()

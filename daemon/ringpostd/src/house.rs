@@ -137,6 +137,8 @@ pub struct Facts {
     pub ledger: Ledger,
     /// Octets of the spool.
     pub spool_octets: u64,
+    /// The format in which it is written.
+    pub spool_format: u16,
     /// What the operator should know as long as the process runs, one line each.
     pub alarms: Vec<String>,
     /// A parent restarts the process and speaks to the service manager about its end.

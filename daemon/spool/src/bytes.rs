@@ -88,6 +88,23 @@ impl<'a> Reader<'a> {
         Err(Malformed)
     }
 
+    pub(crate) fn varint64(&mut self) -> Result<u64, Malformed> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.u8()?;
+            let bits = u64::from(byte & 0x7f);
+            let shifted = bits << shift;
+            if shifted >> shift != bits {
+                return Err(Malformed);
+            }
+            value |= shifted;
+            if byte < 0x80 {
+                return Ok(value);
+            }
+        }
+        Err(Malformed)
+    }
+
     /// The next numbered field.
     pub(crate) fn field(&mut self) -> Result<(u32, &'a [u8]), Malformed> {
         let number = self.varint()?;
@@ -111,12 +128,28 @@ pub(crate) fn small<T: TryFrom<u64>>(bytes: &[u8]) -> Result<T, Malformed> {
     T::try_from(number(bytes)?).map_err(|_| Malformed)
 }
 
-pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u32) {
+pub(crate) fn put_varint(out: &mut Vec<u8>, value: u32) {
+    put_varint64(out, u64::from(value));
+}
+
+pub(crate) fn put_varint64(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(u8::try_from(value & 0x7f).expect("seven bits") | 0x80);
         value >>= 7;
     }
     out.push(u8::try_from(value).expect("seven bits"));
+}
+
+/// How to come from one number to another, small in either direction.
+pub(crate) fn step(from: u64, to: u64) -> u64 {
+    let step = to.wrapping_sub(from).cast_signed();
+    (step << 1 ^ step >> 63).cast_unsigned()
+}
+
+/// Where a step leads.
+pub(crate) fn stepped(from: u64, step: u64) -> u64 {
+    let step = (step >> 1) ^ (step & 1).wrapping_neg();
+    from.wrapping_add(step)
 }
 
 /// A field, empty or not.
@@ -192,6 +225,16 @@ mod tests {
             let (n, v) = r.field().unwrap();
             prop_assert_eq!((n, number(v)), (number_, Ok(value)));
             prop_assert_eq!(r.field().unwrap(), (7, &bytes[..]));
+            prop_assert!(r.is_empty());
+        }
+
+        #[test]
+        fn steps_lead_there(from: u64, to: u64) {
+            prop_assert_eq!(stepped(from, step(from, to)), to);
+            let mut out = Vec::new();
+            put_varint64(&mut out, step(from, to));
+            let mut r = Reader::new(&out);
+            prop_assert_eq!(r.varint64(), Ok(step(from, to)));
             prop_assert!(r.is_empty());
         }
 

@@ -29,11 +29,13 @@ use crate::limits::{
 use crate::live::{Live, Place};
 use crate::log::{StoredMessage, carry, refresh, stored};
 use crate::message::MessageHead;
+use crate::received;
 use crate::record::{Change, ChunkHead, RecordKind, Target};
 use crate::replay::Replayed;
 use crate::scan::{self, Found};
 use crate::segment::{SegmentHeader, SegmentKind, SegmentRef};
 use crate::set::{Set, SetError};
+use crate::superblock::Format;
 use crate::survey::{SegmentFound, Survey};
 
 /// Numbers of the cores that such segments name: no core has them.
@@ -221,7 +223,8 @@ impl<'a, D: Device> Gathering<'a, D> {
         let header = self.header(target);
         open(self.set, &header)?;
         self.set.sync()?;
-        let mut writer = Writer::new(header, index(self.set.segment_bytes()));
+        let size = index(self.set.segment_bytes());
+        let mut writer = Writer::new(header, size, self.set.superblock.format);
         let mut moved = HashSet::new();
         for source in sources {
             for id in self.live.by(source.at).to_vec() {
@@ -291,14 +294,15 @@ impl<'a, D: Device> Gathering<'a, D> {
         }
         carry(&mut message.envelope, live);
         let mut envelope = Vec::with_capacity(512);
-        message.envelope.encode(&mut envelope);
+        received::encode(&message.envelope, writer.format, &mut envelope);
         let (header, tail) = (&message.header, &message.tail);
         let sizes = (envelope.len(), header.len(), tail.len());
         let mut head =
             MessageHead::of(sizes.0, sizes.1, sizes.2, message.chunks, message.body_octets);
         head.copy = copy;
         writer.more_index += Summary::of(&message.envelope, &head).encode().len();
-        let parts: [&[u8]; 4] = [&head.to_bytes(), &envelope, header, tail];
+        let head = head.stored(writer.format);
+        let parts: [&[u8]; 4] = [&head, &envelope, header, tail];
         if !writer.put(self.set, RecordKind::Message, &parts)? {
             return Ok(Some(false));
         }
@@ -355,6 +359,7 @@ fn write<D: Device>(
 /// Fills one segment, batch by batch.
 struct Writer {
     header: SegmentHeader,
+    format: Format,
     size: usize,
     offset: usize,
     seq: u64,
@@ -366,9 +371,10 @@ struct Writer {
 }
 
 impl Writer {
-    fn new(header: SegmentHeader, size: usize) -> Self {
+    fn new(header: SegmentHeader, size: usize, format: Format) -> Self {
         Self {
             header,
+            format,
             size,
             offset: BLOCK,
             seq: 1,
@@ -432,7 +438,8 @@ impl Writer {
         let crc = header.encode(bytes);
         let found = Found { header, crc, offset: 0 };
         let understood =
-            scan::index_batch_at(bytes, &found, len32(self.offset), &mut self.index).is_ok();
+            scan::index_batch_at(bytes, &found, len32(self.offset), self.format, &mut self.index)
+                .is_ok();
         let footer = footer_bytes(self.index.len());
         if !understood || footer > FOOTER_BYTES_MAX || self.offset + size + footer > self.size {
             return Ok(false);

@@ -1,6 +1,19 @@
 //! Header edits: the header section is kept as received, and changed only while it is sent.
 
-use crate::bytes::{Malformed, Reader, put_bytes, put_number, small};
+use crate::bytes::{Malformed, Reader, number, put_bytes, put_number, put_some, small};
+
+/// A Received line in fewer octets: what the envelope does not say of it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Received {
+    /// Our name.
+    pub by: Box<[u8]>,
+    /// The client said EHLO.
+    pub extended: bool,
+    /// TLS in words, when the envelope's numbers do not give them.
+    pub tls: Box<[u8]>,
+    /// Seconds since 1970, when they are not those of the envelope's receipt.
+    pub wall_s: Option<u64>,
+}
 
 /// One edit. They apply in their order, each to the result of those before it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -24,6 +37,8 @@ pub enum Edit {
         /// The lines.
         lines: Box<[u8]>,
     },
+    /// Puts a Received line before everything: `received` makes it.
+    Received(Received),
 }
 
 impl Edit {
@@ -44,19 +59,30 @@ impl Edit {
                 put_bytes(out, 3, name);
                 put_number(out, 4, u64::from(*nth));
             }
+            Self::Received(received) => {
+                put_number(out, 1, 4);
+                put_bytes(out, 2, &received.by);
+                put_number(out, 5, u64::from(!received.extended));
+                put_bytes(out, 6, &received.tls);
+                put_some(out, 7, received.wall_s);
+            }
         }
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let (mut kind, mut lines, mut name, mut nth) = (0u8, &[][..], &[][..], 0);
+        let mut received = Received { extended: true, ..Received::default() };
         let mut r = Reader::new(bytes);
         while !r.is_empty() {
-            let (number, v) = r.field()?;
-            match number {
+            let (field, v) = r.field()?;
+            match field {
                 1 => kind = small(v)?,
                 2 => lines = v,
                 3 => name = v,
                 4 => nth = small(v)?,
+                5 => received.extended = number(v)? == 0,
+                6 => received.tls = v.into(),
+                7 => received.wall_s = Some(number(v)?),
                 _ => {}
             }
         }
@@ -64,18 +90,21 @@ impl Edit {
             1 => Ok(Self::AddTop(lines.into())),
             2 => Ok(Self::Remove { name: name.into(), nth }),
             3 => Ok(Self::Replace { name: name.into(), nth, lines: lines.into() }),
+            4 => Ok(Self::Received(Received { by: lines.into(), ..received })),
             _ => Err(Malformed),
         }
     }
 }
 
-/// The header section with all edits applied. `header` is as received, each line with CRLF; an
+/// The header section with all edits applied but those that `received` knows: it calls this.
+/// `header` is as received, each line with CRLF; an
 /// empty last line (the separator) stays where it is.
-#[must_use]
-pub fn apply(header: &[u8], edits: &[Edit]) -> Vec<u8> {
+pub(crate) fn apply(header: &[u8], edits: &[Edit]) -> Vec<u8> {
     let mut fields: Vec<&[u8]> = split(header);
     for edit in edits {
         match edit {
+            // `received` puts it in words before.
+            Edit::Received(_) => {}
             Edit::AddTop(lines) => {
                 let mut added = split(lines);
                 added.append(&mut fields);
@@ -142,6 +171,13 @@ mod tests {
             Edit::Remove { name: (*b"b").into(), nth: 1 },
             Edit::Replace { name: (*b"A").into(), nth: 2, lines: (*b"A: new\r\n").into() },
             Edit::Remove { name: (*b"none").into(), nth: 0 },
+            Edit::Received(Received::default()),
+            Edit::Received(Received {
+                by: (*b"mx").into(),
+                extended: true,
+                tls: (*b"TLS").into(),
+                wall_s: Some(0),
+            }),
         ];
         assert_eq!(apply(header, &edits), b"Received: x\r\n\ty\r\nA: 1\r\nA: new\r\n\r\n");
         for edit in &edits {

@@ -5,6 +5,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::bytes::{Malformed, Reader, put_varint, put_varint64, step, stepped};
+
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 /// Characters of a session id.
 pub const ID_CHARS: usize = 20;
@@ -12,6 +14,8 @@ pub const ID_CHARS: usize = 20;
 pub const RUN_MAX: u32 = (1 << 24) - 1;
 /// Largest counter.
 pub const COUNTER_MAX: u64 = (1 << 48) - 1;
+/// Bytes of the way from one id to another: counter, node with run and core, number.
+pub(crate) const ID_STEP_MAX: usize = 8 + 6 + 5;
 
 /// Id of a session, and of the messages it carries: node, run, core, counter.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -151,6 +155,36 @@ impl TransactionId {
         b
     }
 
+    /// Appends the way to it from another id: 2 to 4 bytes between those of one core and run, at
+    /// most [`ID_STEP_MAX`].
+    pub(crate) fn put_after(self, before: Self, out: &mut Vec<u8>) {
+        let (to, from) = (self.session, before.session);
+        let elsewhere = to.0[..6] != from.0[..6];
+        put_varint64(out, step(from.counter(), to.counter()) << 1 | u64::from(elsewhere));
+        if elsewhere {
+            out.extend_from_slice(&to.0[..6]);
+        }
+        put_varint(out, self.n);
+    }
+
+    /// Reads what `put_after` appended.
+    pub(crate) fn read_after(before: Self, r: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let coded = r.varint64()?;
+        let counter = stepped(before.session.counter(), coded >> 1);
+        if counter > COUNTER_MAX {
+            return Err(Malformed);
+        }
+        let place: [u8; 6] = if coded & 1 == 0 {
+            before.session.0[..6].try_into().map_err(|_| Malformed)?
+        } else {
+            r.array()?
+        };
+        let mut session = [0; 12];
+        session[..6].copy_from_slice(&place);
+        session[6..].copy_from_slice(&counter.to_be_bytes()[2..]);
+        Ok(Self { session: MessageId(session), n: r.varint()? })
+    }
+
     /// From its stored bytes.
     #[must_use]
     pub fn from_bytes(b: [u8; 16]) -> Self {
@@ -206,6 +240,23 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_way_from_one_to_another(a: [u8; 16], b: [u8; 16], near: u8) {
+            let (a, b) = (TransactionId::from_bytes(a), TransactionId::from_bytes(b));
+            let session = a.session;
+            let counter = session.counter().saturating_add(u64::from(near)).min(COUNTER_MAX);
+            let next = MessageId::new(session.node(), session.run(), session.core(), counter);
+            for to in [a, b, TransactionId { session: next, n: 3 }] {
+                let mut out = Vec::new();
+                to.put_after(a, &mut out);
+                prop_assert!(out.len() <= ID_STEP_MAX);
+                prop_assert!(to.session != next || to.n != 3 || out.len() <= 4);
+                let mut r = Reader::new(&out);
+                prop_assert_eq!(TransactionId::read_after(a, &mut r), Ok(to));
+                prop_assert!(r.is_empty());
+            }
+        }
+
         #[test]
         fn parts_and_text_survive(node: u16, run in 0..=RUN_MAX, core: u8, counter in 0..=COUNTER_MAX, n: u32) {
             let id = MessageId::new(node, run, core, counter);

@@ -6,16 +6,20 @@
 //! *Limits*: `FOOTER_BYTES_MAX`.
 
 use crate::bytes::{
-    Malformed, Reader, index, len32, number, put_field, put_number, put_some, round_up, small,
+    Malformed, Reader, index, len32, number, put_field, put_number, put_some, put_varint,
+    put_varint64, round_up, small, step, stepped,
 };
-use crate::id::TransactionId;
+use crate::id::{ID_STEP_MAX, TransactionId};
 use crate::ledger::{LEDGER_BYTES, Ledger};
-use crate::limits::{BATCH_HEADER, BLOCK, FOOTER_BYTES_MAX, RECORD_ALIGN, RECORD_HEADER};
+use crate::limits::{
+    BATCH_BYTES_MAX, BATCH_HEADER, BLOCK, FOOTER_BYTES_MAX, RECORD_ALIGN, RECORD_HEADER,
+};
 use crate::message::{Envelope, MessageHead};
 use crate::record::{
     ChunkHead, RecipientState, RecordHeader, RecordKind, count16, encode_record, read_id,
 };
 use crate::segment::SegmentRef;
+use crate::superblock::Format;
 
 /// What the log keeps in memory of a message, and the footer on disk.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -266,6 +270,120 @@ impl IndexChunk {
     }
 }
 
+/// Fourth byte of a short line. It is that of a record's length elsewhere, and zero there.
+const SHORT: u8 = 0xff;
+const _: () = assert!(BATCH_BYTES_MAX < 1 << 24);
+/// Bytes before what a short line says: how much that is, bits, recipients, `SHORT`.
+const SHORT_HEAD: usize = 4;
+/// Bit of a short line: it does not stand behind what was there before it.
+const ELSEWHERE: u8 = 1;
+/// A short line at its longest: its length is one byte.
+const SHORT_MAX: usize = SHORT_HEAD + 5 + ID_STEP_MAX + 5 + 10 + 10;
+const _: () = assert!(SHORT_MAX - SHORT_HEAD <= 255);
+
+/// What a short line leaves out because the one before it says it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Before {
+    id: TransactionId,
+    received_wall_us: u64,
+}
+
+impl Summary {
+    /// Nothing to say of it but who it is, where and when.
+    fn is_plain(&self) -> bool {
+        let plain = Self {
+            id: self.id,
+            offset: self.offset,
+            length: self.length,
+            octets: self.octets,
+            recipients: self.recipients,
+            received_wall_us: self.received_wall_us,
+            pending: self.pending,
+            ..Self::default()
+        };
+        self.recipients <= 64 && *self == plain && self.is_all_pending()
+    }
+
+    fn put_short(&self, before: Before, cursor: u32, out: &mut Vec<u8>) {
+        let start = out.len();
+        let recipients = u8::try_from(self.recipients).expect("asked by is_plain");
+        let bits = if self.offset == cursor { 0 } else { ELSEWHERE };
+        out.extend_from_slice(&[0, bits, recipients, SHORT]);
+        if bits & ELSEWHERE != 0 {
+            put_varint(out, self.offset);
+        }
+        self.id.put_after(before.id, out);
+        put_varint(out, self.length);
+        put_varint64(out, step(u64::from(self.length), self.octets));
+        put_varint64(out, step(before.received_wall_us, self.received_wall_us));
+        let length = out.len() - start - SHORT_HEAD;
+        out[start] = u8::try_from(length).expect("as asserted above");
+    }
+
+    fn read_short(
+        (bits, recipients): (u8, u8),
+        body: &[u8],
+        before: Before,
+        cursor: u32,
+    ) -> Result<Self, Malformed> {
+        let mut r = Reader::new(body);
+        let offset = if bits & ELSEWHERE == 0 { cursor } else { r.varint()? };
+        let id = TransactionId::read_after(before.id, &mut r)?;
+        let length = r.varint()?;
+        let octets = stepped(u64::from(length), r.varint64()?);
+        let received_wall_us = stepped(before.received_wall_us, r.varint64()?);
+        // What a later version may say behind it is not for us.
+        let recipients = u16::from(recipients);
+        let all = Self::all_pending(recipients);
+        Ok(Self { id, offset, length, octets, recipients, received_wall_us, ..all })
+    }
+}
+
+/// Appends what a footer says of a batch, in the order of its records.
+#[derive(Debug)]
+pub struct IndexLines<'a> {
+    out: &'a mut Vec<u8>,
+    format: Format,
+    cursor: u32,
+    before: Before,
+}
+
+impl<'a> IndexLines<'a> {
+    /// Behind what `out` says of other batches.
+    pub fn new(out: &'a mut Vec<u8>, format: Format, batch: &IndexBatch) -> Self {
+        out.extend_from_slice(&batch.encode());
+        let cursor = batch.offset + len32(BATCH_HEADER);
+        Self { out, format, cursor, before: Before::default() }
+    }
+
+    fn passed(&mut self, offset: u32, length: u32) {
+        self.cursor = (offset + length).next_multiple_of(len32(RECORD_ALIGN));
+    }
+
+    /// A MSG.
+    pub fn message(&mut self, summary: &Summary) {
+        if self.format >= Format::V2 && summary.is_plain() {
+            summary.put_short(self.before, self.cursor, self.out);
+        } else {
+            summary.append_to(self.out);
+        }
+        self.before = Before { id: summary.id, received_wall_us: summary.received_wall_us };
+        self.passed(summary.offset, summary.length);
+    }
+
+    /// A CHUNK, or what keeps the place of a record of which nothing is to be said.
+    pub fn chunk(&mut self, chunk: &IndexChunk) {
+        self.out.extend_from_slice(&chunk.encode());
+        self.passed(chunk.offset, chunk.length);
+    }
+
+    /// Any other record, as it stands.
+    pub fn other(&mut self, whole: &[u8]) {
+        self.out.extend_from_slice(whole);
+        self.passed(self.cursor, len32(whole.len()));
+    }
+}
+
 /// First bytes of a footer's trailer.
 pub const MAGIC: [u8; 8] = *b"RPINDEX1";
 /// Bytes of the trailer, the last of the segment.
@@ -416,58 +534,83 @@ pub enum IndexItem<'a> {
 #[derive(Clone, Debug)]
 pub struct IndexWalk<'a> {
     bytes: &'a [u8],
+    position: Position,
+}
+
+/// Where a walk stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Position {
     at: usize,
     cursor: u32,
+    before: Before,
+}
+
+impl Position {
+    fn passed(&mut self, offset: u32, length: u32) -> Result<(), Malformed> {
+        let end = offset.checked_add(length).ok_or(Malformed)?;
+        self.cursor = end.checked_next_multiple_of(len32(RECORD_ALIGN)).ok_or(Malformed)?;
+        Ok(())
+    }
+
+    fn passed_message(&mut self, summary: &Summary) -> Result<(), Malformed> {
+        self.before = Before { id: summary.id, received_wall_us: summary.received_wall_us };
+        self.passed(summary.offset, summary.length)
+    }
 }
 
 impl<'a> IndexWalk<'a> {
     /// Over these records.
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0, cursor: 0 }
+        Self::resume(bytes, Position::default())
     }
 
     /// Continues where an earlier walk stood.
     #[must_use]
-    pub fn resume(bytes: &'a [u8], position: (usize, u32)) -> Self {
-        Self { bytes, at: position.0, cursor: position.1 }
+    pub fn resume(bytes: &'a [u8], position: Position) -> Self {
+        Self { bytes, position }
     }
 
     /// Where the walk stands.
     #[must_use]
-    pub fn position(&self) -> (usize, u32) {
-        (self.at, self.cursor)
+    pub fn position(&self) -> Position {
+        self.position
     }
 
     fn step(&mut self) -> Result<IndexItem<'a>, Malformed> {
-        let rest = self.bytes.get(self.at..).ok_or(Malformed)?;
+        let p = &mut self.position;
+        let rest = self.bytes.get(p.at..).ok_or(Malformed)?;
+        if let [length, bits, recipients, SHORT, ..] = rest {
+            let body = rest[SHORT_HEAD..].get(..usize::from(*length)).ok_or(Malformed)?;
+            p.at += SHORT_HEAD + body.len();
+            let summary = Summary::read_short((*bits, *recipients), body, p.before, p.cursor)?;
+            p.passed_message(&summary)?;
+            return Ok(IndexItem::Message(summary));
+        }
         let header = RecordHeader::decode(rest).ok_or(Malformed)?;
         let whole = rest.get(..RECORD_HEADER + index(header.length)).ok_or(Malformed)?;
         let body = &whole[RECORD_HEADER..];
-        self.at += whole.len();
-        let behind = |offset: u32, length: u32| -> Result<u32, Malformed> {
-            let end = offset.checked_add(length).ok_or(Malformed)?;
-            end.checked_next_multiple_of(len32(RECORD_ALIGN)).ok_or(Malformed)
-        };
+        p.at += whole.len();
         match RecordKind::of(header.kind) {
             Some(RecordKind::IndexBatch) => {
                 let batch = IndexBatch::decode(body)?;
-                self.cursor = behind(batch.offset, len32(BATCH_HEADER))?;
+                p.before = Before::default();
+                p.passed(batch.offset, len32(BATCH_HEADER))?;
                 Ok(IndexItem::Batch(batch))
             }
             Some(RecordKind::IndexMessage) => {
                 let summary = Summary::decode(body)?;
-                self.cursor = behind(summary.offset, summary.length)?;
+                p.passed_message(&summary)?;
                 Ok(IndexItem::Message(summary))
             }
             Some(RecordKind::IndexChunk) => {
                 let chunk = IndexChunk::decode(body)?;
-                self.cursor = behind(chunk.offset, chunk.length)?;
+                p.passed(chunk.offset, chunk.length)?;
                 Ok(IndexItem::Chunk(chunk))
             }
             _ => {
-                let offset = self.cursor;
-                self.cursor = behind(offset, len32(whole.len()))?;
+                let offset = p.cursor;
+                p.passed(offset, len32(whole.len()))?;
                 Ok(IndexItem::Other { offset, kind: header.kind, body, whole })
             }
         }
@@ -479,12 +622,12 @@ impl<'a> Iterator for IndexWalk<'a> {
     type Item = Result<IndexItem<'a>, Malformed>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.at >= self.bytes.len() {
+        if self.position.at >= self.bytes.len() {
             return None;
         }
         let item = self.step();
         if item.is_err() {
-            self.at = self.bytes.len();
+            self.position.at = self.bytes.len();
         }
         Some(item)
     }
@@ -493,12 +636,94 @@ impl<'a> Iterator for IndexWalk<'a> {
 /// Upper bound of what a message adds to a footer.
 #[must_use]
 pub fn summary_bytes_max(recipients: usize) -> usize {
+    const _: () = assert!(SHORT_MAX <= RECORD_HEADER + 128);
     RECORD_HEADER + 128 + (recipients / 64 + 1) * 10
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn plain(counter: u64, offset: u32) -> Summary {
+        let session = crate::id::MessageId::new(3, 9, 1, counter);
+        let received_wall_us = 1_800_000_000_000_000 + counter * 200;
+        let id = TransactionId { session, n: 1 };
+        let all = Summary::all_pending(1);
+        Summary { id, offset, length: 4250, octets: 4096, recipients: 1, received_wall_us, ..all }
+    }
+
+    /// What is walked is what was said, whatever stands between; a plain line is short.
+    #[test]
+    fn lines_come_back_in_both_formats() {
+        let batch = IndexBatch {
+            seq: 5,
+            offset: 8192,
+            stale_segment: SegmentRef::NONE,
+            stale_epoch: 0,
+            attempt: 0,
+        };
+        let other = encode_record(RecordKind::Hold, b"not read here");
+        for (format, most) in [(Format::V1, 65), (Format::V2, 16)] {
+            let mut out = Vec::new();
+            let (mut offset, mut said) = (8192 + len32(BATCH_HEADER), Vec::new());
+            let mut lines = IndexLines::new(&mut out, format, &batch);
+            for n in 0..40 {
+                let mut summary = plain(100 + n, offset);
+                match n % 8 {
+                    3 => summary.flags = crate::message::flags::HELD,
+                    5 => summary.pending = 0,
+                    6 => summary.offset += 64,
+                    7 => summary.id.n = u32::MAX,
+                    _ => {}
+                }
+                lines.message(&summary);
+                offset = (summary.offset + summary.length).next_multiple_of(8);
+                said.push(summary);
+                if n % 3 == 0 {
+                    lines.other(&other);
+                    offset = (offset + len32(other.len())).next_multiple_of(8);
+                }
+                if n % 5 == 0 {
+                    let chunk = IndexChunk { head: ChunkHead::BLANK, offset, length: 99 };
+                    lines.chunk(&chunk);
+                    offset = (offset + 99).next_multiple_of(8);
+                }
+            }
+            let mut read = Vec::new();
+            let mut walk = IndexWalk::new(&out);
+            while let Some(item) = walk.next() {
+                let item = item.expect("made here");
+                // As whoever walks a little at a time.
+                walk = IndexWalk::resume(&out, walk.position());
+                if let IndexItem::Message(summary) = item {
+                    read.push(summary);
+                }
+            }
+            assert_eq!(read, said);
+            let mut out = Vec::new();
+            let mut lines = IndexLines::new(&mut out, format, &batch);
+            let first = plain(1, 8192 + len32(BATCH_HEADER));
+            lines.message(&first);
+            let start = lines.out.len();
+            lines.message(&plain(2, (first.offset + first.length).next_multiple_of(8)));
+            assert!(out.len() - start <= most, "{} octets in {format:?}", out.len() - start);
+        }
+    }
+
+    #[test]
+    fn noise_ends_a_walk() {
+        let mut random = 7u64;
+        for length in 0..2_000 {
+            let noise: Vec<u8> = (0..length % 97)
+                .map(|n| {
+                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    let octet = random.to_be_bytes()[0];
+                    if n % 4 == 3 && octet > 60 { SHORT } else { octet }
+                })
+                .collect();
+            assert!(IndexWalk::new(&noise).count() <= noise.len() + 1);
+        }
+    }
 
     #[test]
     fn pending_bits_are_left_out_only_when_all_are_set() {

@@ -9,7 +9,7 @@ use crate::disk::Device;
 use crate::id::TransactionId;
 use crate::index::{IndexItem, IndexWalk};
 use crate::log::{Owed, counts};
-use crate::record::Change;
+use crate::record::{Change, Target};
 use crate::replay::Replayed;
 use crate::segment::SegmentRef;
 use crate::set::Set;
@@ -51,7 +51,9 @@ impl Leaving<'_> {
         !tried
             && IndexWalk::new(index).all(|item| match item {
                 Ok(IndexItem::Other { kind, body, .. }) => {
-                    Change::decode(kind, body).is_ok_and(|c| c.is_some_and(|c| self.may_go(at, &c)))
+                    let known = |all: &Vec<Change>| !all.is_empty();
+                    let changes = Change::decode_all(kind, body).ok().filter(known);
+                    changes.is_some_and(|all| all.iter().all(|change| self.may_go(at, change)))
                 }
                 Ok(IndexItem::Batch(_) | IndexItem::Message(_) | IndexItem::Chunk(_)) => true,
                 Err(_) => false,
@@ -76,23 +78,34 @@ impl Leaving<'_> {
         let mut owed = Vec::new();
         for item in IndexWalk::new(index).flatten() {
             let IndexItem::Other { offset, kind, body, whole } = item else { continue };
-            let Ok(Some(change)) = Change::decode(kind, body) else { continue };
-            let target = change.target();
-            if target.segment != SegmentRef::NONE && !self.stands(target.segment, target.epoch) {
-                continue;
-            }
-            let goes = moved.contains(&target.id);
-            let needed = match &change {
-                // Of a copy that goes with it, or an older one that goes as well.
-                Change::Move(..) => goes,
-                _ => !goes && counts(&change, (at, offset), self.replayed.live.get(target.id)),
-            };
-            if needed {
-                let defer_of = matches!(change, Change::Defer(_)).then_some(target.id);
-                owed.push(Owed { record: whole.to_vec(), target: target.segment, defer_of });
+            // Several in one record are DONEs, and stay together: one is as final as the other.
+            let changes = Change::decode_all(kind, body).unwrap_or_default();
+            let needed = changes.iter().find(|c| self.is_needed(c, (at, offset), moved));
+            if let Some(change) = needed {
+                let Target { id, segment, .. } = change.target();
+                let defer_of = matches!(change, Change::Defer(_)).then_some(id);
+                owed.push(Owed { record: whole.to_vec(), target: segment, defer_of });
             }
         }
         owed
+    }
+
+    fn is_needed(
+        &self,
+        change: &Change,
+        place: (SegmentRef, u32),
+        moved: &HashSet<TransactionId>,
+    ) -> bool {
+        let target = change.target();
+        if target.segment != SegmentRef::NONE && !self.stands(target.segment, target.epoch) {
+            return false;
+        }
+        let goes = moved.contains(&target.id);
+        match change {
+            // Of a copy that goes with it, or an older one that goes as well.
+            Change::Move(..) => goes,
+            _ => !goes && counts(change, place, self.replayed.live.get(target.id)),
+        }
     }
 }
 
@@ -103,7 +116,7 @@ mod tests {
     use crate::index::{IndexBatch, Summary};
     use crate::live::Table;
     use crate::log::Owed;
-    use crate::record::{RecordHeader, Target};
+    use crate::record::RecordHeader;
     use crate::segment::{SegmentHeader, SegmentKind};
 
     const HOME: SegmentRef = SegmentRef(0);

@@ -15,6 +15,8 @@ pub mod batch;
 pub mod edits;
 pub mod message;
 
+pub mod received;
+
 pub mod index;
 pub mod live;
 

@@ -13,8 +13,9 @@ use crate::bytes::{
 };
 use crate::edits::Edit;
 use crate::id::TransactionId;
-use crate::limits::RECIPIENTS_MAX;
+use crate::limits::{BATCH_BYTES_MAX, RECIPIENTS_MAX};
 use crate::record::{RecipientState, read_id};
+use crate::superblock::Format;
 
 /// Fields of a later version, carried on verbatim: number and bytes.
 pub type Unknown = Vec<(u32, Box<[u8]>)>;
@@ -252,6 +253,11 @@ fn put_unknown(out: &mut Vec<u8>, unknown: &Unknown) {
 impl Envelope {
     /// Appends the fields.
     pub fn encode(&self, out: &mut Vec<u8>) {
+        self.encode_with(&self.edits, out);
+    }
+
+    /// The same with other edits.
+    pub(crate) fn encode_with(&self, edits: &[Edit], out: &mut Vec<u8>) {
         put_field(out, 1, &self.id.to_bytes());
         if let Some(parent) = self.parent {
             put_field(out, 2, &parent.to_bytes());
@@ -289,7 +295,7 @@ impl Envelope {
                 put_bytes(out, 3, &scan.detail);
             });
         }
-        for edit in &self.edits {
+        for edit in edits {
             put_group(out, 22, |out| edit.encode(out));
         }
         put_unknown(out, &self.unknown);
@@ -515,13 +521,62 @@ pub struct MessageHead {
     pub copy: u16,
 }
 
-/// Size of the fixed part.
+/// Most bytes of the fixed part: all of them in format 1.
 pub const MESSAGE_HEAD: usize = 32;
+/// Bytes of a short one (format 2): three lengths of three bytes, and one of `SHORT` and `MORE`.
+const SHORT_HEAD: usize = 10;
+/// Bit of a head's fourth byte: it is a short one. The first four are a length elsewhere.
+const SHORT: u8 = 0x80;
+/// Bit of a head's fourth byte: chunks, body octets and copy follow the lengths.
+const MORE: u8 = 1;
+const _: () = assert!(BATCH_BYTES_MAX < 1 << 24 && SHORT_HEAD + 14 <= MESSAGE_HEAD);
+
+/// The fixed part as it is stored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StoredHead {
+    bytes: [u8; MESSAGE_HEAD],
+    length: usize,
+}
+
+impl std::ops::Deref for StoredHead {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
 
 impl MessageHead {
-    /// The stored form.
+    /// As a set in that format keeps it.
     #[must_use]
-    pub fn to_bytes(self) -> [u8; MESSAGE_HEAD] {
+    pub fn stored(self, format: Format) -> StoredHead {
+        match format {
+            Format::V1 => StoredHead { bytes: self.to_bytes(), length: MESSAGE_HEAD },
+            Format::V2 => self.to_short(),
+        }
+    }
+
+    fn to_short(self) -> StoredHead {
+        let mut b = [0; MESSAGE_HEAD];
+        let is_all = self.chunks == 0 && self.copy == 0 && self.body == u64::from(self.inline);
+        // Three bytes of each: a MSG fits a batch.
+        b[..4].copy_from_slice(&self.envelope.to_le_bytes());
+        b[3] = if is_all { SHORT } else { SHORT | MORE };
+        b[4..7].copy_from_slice(&self.header.to_le_bytes()[..3]);
+        b[7..SHORT_HEAD].copy_from_slice(&self.inline.to_le_bytes()[..3]);
+        if is_all {
+            return StoredHead { bytes: b, length: SHORT_HEAD };
+        }
+        let more = &mut b[SHORT_HEAD..SHORT_HEAD + 14];
+        more[..4].copy_from_slice(&self.chunks.to_le_bytes());
+        more[4..12].copy_from_slice(&self.body.to_le_bytes());
+        more[12..].copy_from_slice(&self.copy.to_le_bytes());
+        StoredHead { bytes: b, length: SHORT_HEAD + 14 }
+    }
+
+    /// The stored form of format 1.
+    #[must_use]
+    fn to_bytes(self) -> [u8; MESSAGE_HEAD] {
         let mut b = [0; MESSAGE_HEAD];
         b[..4].copy_from_slice(&self.envelope.to_le_bytes());
         b[4..8].copy_from_slice(&self.header.to_le_bytes());
@@ -538,20 +593,36 @@ impl MessageHead {
     /// When it is too short or its lengths disagree with the record's.
     pub fn split(body: &[u8]) -> Result<MessageParts<'_>, Malformed> {
         let mut r = Reader::new(body);
-        let head = Self {
-            envelope: r.u32()?,
-            header: r.u32()?,
-            inline: r.u32()?,
-            chunks: r.u32()?,
-            body: r.u64()?,
-            copy: r.u16()?,
-        };
-        r.take(6)?;
+        let head = Self::read(&mut r)?;
         let envelope = r.take(index(head.envelope))?;
         let header = r.take(index(head.header))?;
         let inline = r.take(index(head.inline))?;
         let exact = r.is_empty() && (head.chunks > 0 || head.body == u64::from(head.inline));
         if exact { Ok(MessageParts { head, envelope, header, inline }) } else { Err(Malformed) }
+    }
+
+    fn read(r: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let [a, b, c, mark] = r.array()?;
+        if mark & SHORT == 0 {
+            let head = Self {
+                envelope: u32::from_le_bytes([a, b, c, mark]),
+                header: r.u32()?,
+                inline: r.u32()?,
+                chunks: r.u32()?,
+                body: r.u64()?,
+                copy: r.u16()?,
+            };
+            r.take(6)?;
+            return Ok(head);
+        }
+        let three = |[a, b, c]: [u8; 3]| u32::from_le_bytes([a, b, c, 0]);
+        let (envelope, header, inline) = (three([a, b, c]), three(r.array()?), three(r.array()?));
+        let (chunks, body, copy) = match mark & !SHORT {
+            0 => (0, u64::from(inline), 0),
+            MORE => (r.u32()?, r.u64()?, r.u16()?),
+            _ => return Err(Malformed),
+        };
+        Ok(Self { envelope, header, inline, chunks, body, copy })
     }
 
     /// The head of a message with those parts.

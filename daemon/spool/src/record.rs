@@ -33,6 +33,8 @@ pub enum RecordKind {
     Redirect = 8,
     /// Was never accepted: its client was told 451.
     Cancel = 9,
+    /// The same DONE of several messages that stand in one segment.
+    Dones = 10,
     /// Footer only: the records behind it stand in this batch.
     IndexBatch = 64,
     /// Footer only: where a MSG stands.
@@ -55,6 +57,7 @@ impl RecordKind {
             7 => Self::Release,
             8 => Self::Redirect,
             9 => Self::Cancel,
+            10 => Self::Dones,
             64 => Self::IndexBatch,
             65 => Self::IndexMessage,
             66 => Self::IndexChunk,
@@ -355,12 +358,26 @@ impl Change {
         }
     }
 
-    /// Reads a record's body; `None` for a type that is not a change.
+    /// Reads a record's body, which speaks of one message or of several; of none when its type is
+    /// not that of a change.
+    ///
+    /// # Errors
+    /// When the fields cannot be read.
+    pub fn decode_all(kind: u8, body: &[u8]) -> Result<Vec<Self>, Malformed> {
+        if kind == RecordKind::Dones as u8 {
+            return read_dones(body);
+        }
+        Ok(Self::decode(kind, body)?.into_iter().collect())
+    }
+
+    /// Reads a record's body; `None` for a type that is not a change of one message.
     ///
     /// # Errors
     /// When the fields cannot be read.
     pub fn decode(kind: u8, body: &[u8]) -> Result<Option<Self>, Malformed> {
-        let Some(kind) = RecordKind::of(kind) else { return Ok(None) };
+        let Some(kind) = RecordKind::of(kind).filter(|kind| *kind != RecordKind::Dones) else {
+            return Ok(None);
+        };
         let f = Fields::read(body)?;
         let target = f.target.ok_or(Malformed)?;
         Ok(Some(match kind {
@@ -431,6 +448,68 @@ impl Fields {
         f.target = id.map(|id| Target { id, segment, epoch });
         Ok(f)
     }
+}
+
+/// Where the messages of a DONE for several stand, and what all their recipients come to.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Together {
+    pub(crate) segment: SegmentRef,
+    pub(crate) epoch: u64,
+    state: u8,
+}
+
+impl Together {
+    /// What a change says, if it says the same of any other message there; not of one whose place
+    /// is not known.
+    pub(crate) fn of(change: &Change) -> Option<Self> {
+        let Change::Done(Done { target, all: Some(state), results, replaced_by: None }) = change
+        else {
+            return None;
+        };
+        let plain = results.is_empty() && target.segment != SegmentRef::NONE;
+        let Target { segment, epoch, .. } = *target;
+        plain.then_some(Self { segment, epoch, state: *state as u8 })
+    }
+
+    /// Appends the body of the record that says it of these messages. What it adds for each is
+    /// less than a record of its own.
+    pub(crate) fn append_to(self, out: &mut Vec<u8>, ids: impl Iterator<Item = TransactionId>) {
+        put_some(out, 2, Some(u64::from(self.segment.0)));
+        put_number(out, 3, self.epoch);
+        put_some(out, 4, Some(u64::from(self.state)));
+        put_group(out, 13, |out| {
+            let mut before = TransactionId::NONE;
+            for id in ids {
+                id.put_after(before, out);
+                before = id;
+            }
+        });
+    }
+}
+
+fn read_dones(body: &[u8]) -> Result<Vec<Change>, Malformed> {
+    let (mut segment, mut epoch, mut all, mut ids) = (None, 0, None, &[][..]);
+    let mut r = Reader::new(body);
+    while !r.is_empty() {
+        let (number, v) = r.field()?;
+        match number {
+            2 => segment = Some(SegmentRef(small(v)?)),
+            3 => epoch = small(v)?,
+            4 => all = Some(RecipientState::of(small(v)?).ok_or(Malformed)?),
+            13 => ids = v,
+            _ => {}
+        }
+    }
+    let (segment, all) = (segment.ok_or(Malformed)?, Some(all.ok_or(Malformed)?));
+    let (mut out, mut before) = (Vec::new(), TransactionId::NONE);
+    let mut r = Reader::new(ids);
+    while !r.is_empty() {
+        let id = TransactionId::read_after(before, &mut r)?;
+        let target = Target { id, segment, epoch };
+        out.push(Change::Done(Done { target, all, results: Vec::new(), replaced_by: None }));
+        before = id;
+    }
+    if out.is_empty() { Err(Malformed) } else { Ok(out) }
 }
 
 pub(crate) fn read_id(bytes: &[u8]) -> Result<TransactionId, Malformed> {

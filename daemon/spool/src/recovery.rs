@@ -21,6 +21,7 @@ use crate::replay::{Replayed, replay};
 use crate::seal;
 use crate::segment::{SegmentKind, SegmentRef};
 use crate::set::{Problem, Set, SetError, problem};
+use crate::superblock::Format;
 use crate::survey::{Damage, Progress, Survey, survey};
 
 /// How to start.
@@ -34,6 +35,8 @@ pub struct Options {
     pub wall_us: u64,
     /// Random id of a new generation, if one is needed.
     pub generation: u128,
+    /// A set in an older format is raised to the newest: an older version reads it no more.
+    pub raise_format: bool,
 }
 
 /// What recovery saw.
@@ -86,6 +89,8 @@ pub struct Report {
     /// Segments given up although a later start may need what they say: nothing else was free.
     /// Until it is written again, a crash delivers what they say is done once more.
     pub rescued: usize,
+    /// The format in which the set was written.
+    pub format: Format,
 }
 
 impl Report {
@@ -199,6 +204,7 @@ fn report<D: Device>(set: &mut Set<D>, survey: &Survey, replayed: &Replayed) -> 
         members_filling: set.joining_numbers(),
         joining_failed: Vec::new(),
         rescued: 0,
+        format: set.superblock.format,
     }
 }
 
@@ -240,6 +246,9 @@ fn raise<D: Device>(set: &mut Set<D>, options: Options, report: &Report) -> Resu
     }
     set.update(|block| {
         block.run += 1;
+        if options.raise_format {
+            block.format = Format::NEWEST;
+        }
         block.owner_pid = options.pid;
         block.cores = options.cores;
         block.started_wall_us = options.wall_us;
@@ -314,6 +323,7 @@ fn share<D: Device>(
         .map(|core| LogStart {
             core,
             run: set.superblock.run,
+            format: set.superblock.format,
             segment_bytes: set.segment_bytes(),
             columns: columns_of(set, usize::from(core) % columns),
             segments: Vec::new(),

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use crate::bytes::index;
 use crate::disk::Device;
 use crate::id::TransactionId;
-use crate::index::{IndexBatch, IndexChunk, IndexItem, IndexWalk, Summary};
+use crate::index::{IndexBatch, IndexChunk, IndexItem, IndexWalk, Position, Summary};
 use crate::live::{Place, Table};
 use crate::record::Change;
 use crate::segment::SegmentRef;
@@ -32,7 +32,7 @@ pub(crate) struct Replayed {
 struct Cursor {
     segment: usize,
     index: Vec<u8>,
-    position: (usize, u32),
+    position: Position,
     batch: IndexBatch,
 }
 
@@ -183,7 +183,7 @@ impl Replay<'_> {
             IndexItem::Chunk(chunk) => self.chunk(segment, &chunk),
             IndexItem::Message(summary) => self.message(segment, &summary),
             IndexItem::Other { offset, kind, body, .. } => {
-                if let Ok(Some(change)) = Change::decode(kind, body) {
+                for change in Change::decode_all(kind, body).unwrap_or_default() {
                     self.change(segment, offset, &change);
                 }
             }

@@ -5,11 +5,12 @@
 
 use crate::batch::{BatchHeader, Records, is_whole};
 use crate::bytes::{index, len32};
-use crate::index::{IndexBatch, IndexChunk, Summary};
+use crate::index::{IndexBatch, IndexChunk, IndexLines, Summary};
 use crate::limits::BLOCK;
 use crate::message::{Envelope, MessageHead};
 use crate::record::{ChunkHead, FLAG_CRITICAL, RecordKind};
 use crate::segment::SegmentHeader;
+use crate::superblock::Format;
 
 /// A whole batch found in a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,8 +64,8 @@ pub struct UnknownCritical {
     pub offset: u32,
 }
 
-/// Appends what a footer says of that batch, which stands at `offset` of its segment; `bytes`
-/// begins with it. Returns the offsets of messages that check but cannot be understood.
+/// Appends what a footer of that format says of that batch, which stands at `offset` of its
+/// segment; `bytes` begins with it. Returns the offsets of messages that check but cannot be understood.
 ///
 /// # Errors
 /// On an unknown critical record.
@@ -72,6 +73,7 @@ pub fn index_batch_at(
     bytes: &[u8],
     found: &Found,
     offset: u32,
+    format: Format,
     out: &mut Vec<u8>,
 ) -> Result<Vec<u32>, UnknownCritical> {
     let at = offset;
@@ -83,7 +85,7 @@ pub fn index_batch_at(
         stale_epoch: header.stale_epoch,
         attempt: header.attempt,
     };
-    out.extend_from_slice(&batch.encode());
+    let mut lines = IndexLines::new(out, format, &batch);
     let mut strange = Vec::new();
     for record in Records::new(bytes, header).flatten() {
         let offset = at + record.offset;
@@ -94,25 +96,25 @@ pub fn index_batch_at(
             Some(RecordKind::Message) => match summary(record.body) {
                 Some(mut summary) => {
                     (summary.offset, summary.length) = (offset, length);
-                    out.extend_from_slice(&summary.encode());
+                    lines.message(&summary);
                 }
                 None => {
                     strange.push(offset);
-                    out.extend_from_slice(&blank.encode());
+                    lines.chunk(&blank);
                 }
             },
             Some(RecordKind::Chunk) => {
                 let head = ChunkHead::split(record.body).map_or(ChunkHead::BLANK, |(h, _)| h);
-                out.extend_from_slice(&IndexChunk { head, offset, length }.encode());
+                lines.chunk(&IndexChunk { head, offset, length });
             }
             Some(RecordKind::IndexBatch | RecordKind::IndexMessage | RecordKind::IndexChunk) => {
-                out.extend_from_slice(&blank.encode());
+                lines.chunk(&blank);
             }
-            Some(_) => out.extend_from_slice(record.whole),
+            Some(_) => lines.other(record.whole),
             None if record.header.flags & FLAG_CRITICAL != 0 => {
                 return Err(UnknownCritical { kind: record.header.kind, offset });
             }
-            None => out.extend_from_slice(record.whole),
+            None => lines.other(record.whole),
         }
     }
     Ok(strange)

@@ -14,7 +14,7 @@ use crate::limits::{
     SEGMENTS_MAX, SEGMENTS_MIN, SUPERBLOCK_COPIES, SUPERBLOCK_STRIDE,
 };
 use crate::segment::SegmentRef;
-use crate::superblock::{BadSuperblock, Generation, Superblock};
+use crate::superblock::{BadSuperblock, Format, Generation, Superblock};
 
 /// What to format.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -198,6 +198,21 @@ pub fn format<D: Device>(
     wall_us: u64,
     zero: bool,
 ) -> Result<(), SetError> {
+    format_as(Format::NEWEST, devices, geometry, seeds, wall_us, zero)
+}
+
+/// The same in that format.
+///
+/// # Errors
+/// As `format`.
+pub fn format_as<D: Device>(
+    format: Format,
+    devices: &mut [D],
+    geometry: Geometry,
+    seeds: Seeds,
+    wall_us: u64,
+    zero: bool,
+) -> Result<(), SetError> {
     if let Err(what) = geometry.check(devices.len()) {
         let device = devices.first().map_or_else(String::new, |d| d.name().to_owned());
         return Err(SetError { device, offset: 0, problem: Problem::Geometry(what) });
@@ -220,6 +235,7 @@ pub fn format<D: Device>(
             fill(device, geometry.device_bytes())?;
         }
         let block = Superblock {
+            format,
             sequence: 1,
             set: seeds.set,
             log: seeds.log.wrapping_add(u128::from(member / geometry.copies)),

@@ -14,10 +14,39 @@ use crate::limits::{
 
 /// First bytes of a superblock.
 pub const MAGIC: [u8; 8] = *b"RINGPOST";
-/// The format this version writes.
-pub const VERSION: u16 = 1;
-/// The oldest format this version reads.
-pub const VERSION_OLDEST: u16 = 1;
+
+/// In which format a set is written. Each reads what stands there of the ones before it: what
+/// differs says so itself, and segments of both are mixed in one set.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+#[repr(u16)]
+pub enum Format {
+    /// Received lines in words, a DONE for each message, a footer of whole records.
+    #[default]
+    V1 = 1,
+    /// Received lines made from the envelope, DONEs together, short lines in the footer.
+    V2 = 2,
+}
+
+impl Format {
+    /// What a new set is written in, and an older one after it was raised.
+    pub const NEWEST: Self = Self::V2;
+
+    /// Its number.
+    #[must_use]
+    pub fn number(self) -> u16 {
+        self as u16
+    }
+
+    /// The format of that number, if this program knows it.
+    #[must_use]
+    pub fn of(number: u16) -> Option<Self> {
+        match number {
+            1 => Some(Self::V1),
+            2 => Some(Self::V2),
+            _ => None,
+        }
+    }
+}
 
 /// Which copies were in step when. Raised before the first 250 given on fewer copies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -43,6 +72,8 @@ impl Generation {
 /// What a device says of itself.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Superblock {
+    /// The format in which the set is written.
+    pub format: Format,
     /// Grows by one with each write of the superblock.
     pub sequence: u64,
     /// The set of devices it belongs to.
@@ -103,7 +134,7 @@ impl Superblock {
     pub fn encode(&self) -> Vec<u8> {
         let mut b = Vec::with_capacity(BLOCK);
         b.extend_from_slice(&MAGIC);
-        b.extend_from_slice(&VERSION.to_le_bytes());
+        b.extend_from_slice(&self.format.number().to_le_bytes());
         b.extend_from_slice(&0u16.to_le_bytes());
         b.extend_from_slice(&self.sequence.to_le_bytes());
         b.extend_from_slice(&self.set.to_le_bytes());
@@ -147,16 +178,15 @@ impl Superblock {
             return Err(BadSuperblock::Damaged);
         }
         let version = u16::from_le_bytes([block[8], block[9]]);
-        if !(VERSION_OLDEST..=VERSION).contains(&version) {
-            return Err(BadSuperblock::Version(version));
-        }
-        let found =
-            Self::read(&mut Reader::new(&block[12..])).map_err(|_| BadSuperblock::Damaged)?;
+        let format = Format::of(version).ok_or(BadSuperblock::Version(version))?;
+        let found = Self::read(format, &mut Reader::new(&block[12..]))
+            .map_err(|_| BadSuperblock::Damaged)?;
         if found.is_sane() { Ok(found) } else { Err(BadSuperblock::Damaged) }
     }
 
-    fn read(r: &mut Reader<'_>) -> Result<Self, Malformed> {
+    fn read(format: Format, r: &mut Reader<'_>) -> Result<Self, Malformed> {
         Ok(Self {
+            format,
             sequence: r.u64()?,
             set: r.u128()?,
             log: r.u128()?,

@@ -502,7 +502,7 @@ impl SegmentFound {
         heal: &mut Vec<(u16, SegmentRef, u32, Vec<u8>)>,
         work: &mut Work<'_>,
     ) -> Result<(), SetError> {
-        let at = header.segment;
+        let (at, format) = (header.segment, set.superblock.format);
         let mut copies: Vec<(u16, Vec<u8>, Vec<Found>)> = Vec::new();
         for member in set.column_members(at.column()).into_iter().flatten() {
             let mut bytes = vec![0; index(set.segment_bytes())];
@@ -531,7 +531,8 @@ impl SegmentFound {
             if let Some(same) = copies.iter().find(|c| c.2.contains(batch)) {
                 let (bytes, mut entries) = (slice(same), Vec::new());
                 let moved = Found { offset: 0, ..*batch };
-                let strange = scan::index_batch_at(&bytes, &moved, batch.offset, &mut entries);
+                let strange =
+                    scan::index_batch_at(&bytes, &moved, batch.offset, format, &mut entries);
                 self.entries.insert(batch.offset, strange.map(|strange| (entries, strange)));
             }
             let has = |found: &[Found]| found.iter().any(|f| f.offset == batch.offset);

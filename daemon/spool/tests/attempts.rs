@@ -27,7 +27,7 @@ impl World {
         let mut devices = [SimDevice::new("sim", GEOMETRY.device_bytes())];
         format(&mut devices, GEOMETRY, Seeds { set: 1, log: 2, generation: 3 }, 5, false).unwrap();
         let set = Set::open(devices.into(), 1, false).unwrap();
-        let options = Options { cores: 1, pid: 1, wall_us: 10, generation: 4 };
+        let options = Options { cores: 1, pid: 1, wall_us: 10, generation: 4, raise_format: false };
         let mut found = recover(set, options, &mut |_| {}).unwrap();
         let log =
             Log::new(found.logs.remove(0), LogConfig::default(), SimDisk::buffers(BUFFERS), 0);

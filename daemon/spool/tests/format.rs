@@ -1,4 +1,4 @@
-//! The bytes of version 1, against committed files; and what is not ours is refused.
+//! The bytes of formats 1 and 2, against committed files; and what is not ours is refused.
 //!
 //! `RINGPOST_WRITE_FIXTURES=1` writes the files anew: only for a new version of the format.
 #![allow(clippy::unwrap_used, reason = "a test stops where it is wrong")]
@@ -7,15 +7,16 @@ use std::path::PathBuf;
 
 use spool::batch::{BatchHeader, Records, is_whole, payload_crc};
 use spool::disk::Device;
-use spool::edits::Edit;
+use spool::edits::{Edit, Received};
 use spool::id::{MessageId, TransactionId};
-use spool::index::{IndexBatch, Summary, Trailer};
+use spool::index::{IndexBatch, IndexChunk, IndexItem, IndexLines, IndexWalk, Summary, Trailer};
 use spool::ledger::Ledger;
 use spool::limits::{BATCH_HEADER, BLOCK, HEAD_BYTES, SUPERBLOCK_STRIDE};
 use spool::message::{
-    BodyType, Envelope, Facts, MESSAGE_HEAD, MailFrom, MessageHead, PtrVerdict, Recipient, Ret,
-    ScanVerdict, Tls, flags, notify,
+    BodyType, Envelope, Facts, MailFrom, MessageHead, PtrVerdict, Recipient, Ret, ScanVerdict, Tls,
+    flags, notify,
 };
+use spool::received;
 use spool::record::{
     Change, ChunkHead, Defer, Done, RecipientResult, RecipientState, RecordKind, Redirect, Target,
     encode_record,
@@ -23,7 +24,7 @@ use spool::record::{
 use spool::segment::{SegmentHeader, SegmentKind, SegmentRef};
 use spool::set::{Geometry, Problem, Seeds, Set, format, read_superblock};
 use spool::sim::SimDevice;
-use spool::superblock::{Generation, Superblock};
+use spool::superblock::{Format, Generation, Superblock};
 
 fn fixture(name: &str, bytes: &[u8]) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
@@ -32,7 +33,7 @@ fn fixture(name: &str, bytes: &[u8]) {
     }
     let kept = std::fs::read(&path).unwrap();
     let at = kept.iter().zip(bytes).position(|(a, b)| a != b);
-    assert!(kept == bytes, "{name} differs from byte {at:?}: version 1 must not change");
+    assert!(kept == bytes, "{name} differs from byte {at:?}: a format must not change");
 }
 
 fn id(n: u64) -> TransactionId {
@@ -53,8 +54,9 @@ fn ledger() -> Ledger {
     }
 }
 
-fn superblock() -> Superblock {
+fn superblock(format: Format) -> Superblock {
     Superblock {
+        format,
         sequence: 5,
         set: 0x1111_2222_3333_4444_5555_6666_7777_8888,
         log: 0x99,
@@ -192,9 +194,21 @@ fn changes() -> Vec<Change> {
     ]
 }
 
-fn batch() -> Vec<u8> {
+/// An envelope whose Received line is made from it.
+fn received_envelope() -> Envelope {
+    let by = boxed("mx.example.org");
+    let line = Received { by, extended: false, tls: boxed("TLS1.4:NEW"), wall_s: Some(9) };
+    let mut envelope = envelope();
+    envelope.edits.push(Edit::Received(line));
+    envelope
+}
+
+fn batch(format: Format) -> Vec<u8> {
     let mut encoded = Vec::new();
-    envelope().encode(&mut encoded);
+    match format {
+        Format::V1 => envelope().encode(&mut encoded),
+        Format::V2 => received::encode(&received_envelope(), format, &mut encoded),
+    }
     let (header, body) = (b"Subject: x\r\n\r\n", b"last part of the body\r\n");
     let head = MessageHead {
         envelope: u32::try_from(encoded.len()).unwrap(),
@@ -204,8 +218,7 @@ fn batch() -> Vec<u8> {
         body: 1000,
         copy: 1,
     };
-    let message = [&head.to_bytes()[..], &encoded, header, body].concat();
-    assert_eq!(head.to_bytes().len(), MESSAGE_HEAD);
+    let message = [&*head.stored(format), &encoded, header, body].concat();
     let chunk = ChunkHead { id: id(5), part: 0, copy: 1 };
     let chunk = [&chunk.to_bytes()[..], b"first part"].concat();
     let mut records = vec![
@@ -213,6 +226,12 @@ fn batch() -> Vec<u8> {
         encode_record(RecordKind::Message, &message),
     ];
     records.extend(changes().iter().map(|c| encode_record(c.kind(), &c.encode())));
+    if format == Format::V2 {
+        let all = MessageHead { chunks: 0, body: u64::from(head.inline), copy: 0, ..head };
+        let message = [&*all.stored(format), &encoded, header, body].concat();
+        records.push(encode_record(RecordKind::Message, &message));
+        records.push(encode_record(RecordKind::Dones, &DONES));
+    }
     let mut out = vec![0; BATCH_HEADER];
     for record in &records {
         out.extend_from_slice(record);
@@ -247,10 +266,12 @@ fn batch() -> Vec<u8> {
 }
 
 #[test]
-fn superblock_v1() {
-    let block = superblock();
-    fixture("superblock-v1", &block.encode());
-    assert_eq!(Superblock::decode(&block.encode()), Ok(block));
+fn superblocks() {
+    for (name, format) in [("superblock-v1", Format::V1), ("superblock-v2", Format::V2)] {
+        let block = superblock(format);
+        fixture(name, &block.encode());
+        assert_eq!(Superblock::decode(&block.encode()), Ok(block));
+    }
 }
 
 #[test]
@@ -262,7 +283,7 @@ fn segment_header_v1() {
 
 #[test]
 fn batch_v1() {
-    let bytes = batch();
+    let bytes = batch(Format::V1);
     fixture("batch-v1", &bytes);
     let (header, _) = BatchHeader::decode(&bytes).unwrap();
     assert!(is_whole(&bytes, &header));
@@ -295,6 +316,132 @@ fn batch_v1() {
     }
 }
 
+/// DONEs of five messages: one session, the next one, and one of another node.
+const DONES: [u8; 44] = [
+    2, 4, 4, 0, 0, 1, // segment 4 of column 1
+    3, 4, 0, 0, 0, 9, // its epoch
+    4, 1, 1, // delivered
+    13, 27, // ways from one id to the next, the first from none
+    21, 0, 3, 0, 0, 9, 1, 2, // 5 on, elsewhere: node 3, run 9, core 1; n 2
+    0, 3, // the same session, n 3
+    4, 1, // one on
+    1, 0, 4, 0, 0, 8, 0, 0x80, 0x80, 0x80, 0x80, 8, // node 4, run 8, core 0; n 2^31
+    0, 0x80, 1, // n 128
+];
+
+#[test]
+fn batch_v2() {
+    let bytes = batch(Format::V2);
+    fixture("batch-v2", &bytes);
+    let (header, _) = BatchHeader::decode(&bytes).unwrap();
+    assert!(is_whole(&bytes, &header));
+    let records: Vec<_> = Records::new(&bytes, &header).map(Result::unwrap).collect();
+    for (n, (chunks, body, copy)) in [(1, (1, 1000, 1)), (9, (0, 23, 0))] {
+        let parts = MessageHead::split(records[n].body).unwrap();
+        let head = parts.head;
+        assert_eq!((head.chunks, head.body, head.copy), (chunks, body, copy));
+        assert_eq!(Envelope::decode(parts.envelope), Ok(received_envelope()));
+        assert_eq!((parts.header.len(), parts.inline.len()), (14, 23));
+    }
+    let sent = received::apply(b"", &received_envelope());
+    assert!(
+        sent.ends_with(
+            b"Received: from mail.example.net (mail.example.net [192.0.2.1])\r\n\
+          \tby mx.example.org with UTF8SMTPS (TLS1.4:NEW)\r\n\
+          \tid 00030000J08000000005.2; Thu, 01 Jan 1970 00:00:09 +0000\r\n\
+          Received: x\r\n"
+        ),
+        "{}",
+        sent.escape_ascii()
+    );
+    let dones = Change::decode_all(records[10].header.kind, records[10].body).unwrap();
+    let ids: Vec<_> = dones.iter().map(|done| done.target().id).collect();
+    let other = MessageId::new(4, 8, 0, 6);
+    let at = |session, n| TransactionId { session, n };
+    let near = [at(id(5).session, 2), at(id(5).session, 3), at(id(6).session, 1)];
+    assert_eq!(ids[..3], near);
+    assert_eq!(ids[3..], [at(other, 1 << 31), at(other, 128)]);
+    for done in &dones {
+        let Change::Done(done) = done else { panic!("{done:?}") };
+        assert_eq!(done.all, Some(RecipientState::Delivered));
+        assert_eq!((done.target.segment, done.target.epoch), (SegmentRef::new(1, 4), 9 << 24));
+    }
+    assert_eq!(Change::decode(records[10].header.kind, records[10].body), Ok(None));
+}
+
+fn trailer() -> Trailer {
+    Trailer {
+        log: 0x99,
+        epoch: (9 << 24) + 4,
+        segment: SegmentRef::new(1, 5),
+        bytes: 0,
+        used: 0,
+        records_crc: 0,
+        first_seq: 77,
+        last_seq: 77,
+        wall_us: 1_700_000_003_500_000,
+        run: 9,
+        core: 1,
+        ledger: ledger(),
+    }
+}
+
+#[test]
+fn footer_v2() {
+    let batch = IndexBatch {
+        seq: 77,
+        offset: 8192,
+        stale_segment: SegmentRef::NONE,
+        stale_epoch: 0,
+        attempt: 0,
+    };
+    let head = MessageHead { body: 1000, header: 14, ..MessageHead::default() };
+    let recipients = vec![Recipient::default()];
+    let plain = |n, received_wall_us| Envelope {
+        id: id(n),
+        received_wall_us,
+        recipients: recipients.clone(),
+        ..Envelope::default()
+    };
+    let summary = |envelope: &Envelope, offset, length| {
+        let all = Summary::of(envelope, &head);
+        Summary { offset, length, ..all }
+    };
+    let wall_us = 1_700_000_003_000_000;
+    let said = [
+        summary(&plain(5, wall_us), 8192 + 256, 1301),
+        summary(&plain(6, wall_us + 500), 8192 + 256 + 1304, 1290),
+        summary(&envelope(), 8192 + 256 + 2600, 900),
+        // Not where it would be, and behind a long line.
+        summary(&plain(4, wall_us - 1), 16384, 1300),
+    ];
+    let mut records = Vec::new();
+    let mut lines = IndexLines::new(&mut records, Format::V2, &batch);
+    said.iter().for_each(|summary| lines.message(summary));
+    lines.other(&encode_record(RecordKind::Dones, &DONES));
+    lines.chunk(&IndexChunk { head: ChunkHead::BLANK, offset: 20000, length: 99 });
+    let mut out = vec![0; 1 << 20];
+    let n = trailer().encode(&records, &mut out);
+    out.truncate(n);
+    fixture("footer-v2", &out);
+    let read = Trailer::decode(&out).unwrap();
+    let items: Vec<_> = IndexWalk::new(read.records(&out).unwrap()).map(Result::unwrap).collect();
+    let read: Vec<_> = items
+        .iter()
+        .filter_map(|item| match item {
+            IndexItem::Message(summary) => Some(summary.clone()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(read, said);
+    assert!(matches!(items[0], IndexItem::Batch(b) if b == batch));
+    let behind = (16384u32 + 1300).next_multiple_of(8);
+    let dones = RecordKind::Dones as u8;
+    let IndexItem::Other { offset, kind, .. } = items[5] else { panic!("{:?}", items[5]) };
+    assert_eq!((offset, kind), (behind, dones));
+    assert!(matches!(items[6], IndexItem::Chunk(chunk) if chunk.length == 99));
+}
+
 #[test]
 fn footer_v1() {
     let head = MessageHead { chunks: 1, body: 1000, header: 14, copy: 1, ..MessageHead::default() };
@@ -309,20 +456,7 @@ fn footer_v1() {
     };
     let mut records = batch.encode();
     records.extend_from_slice(&summary.encode());
-    let trailer = Trailer {
-        log: 0x99,
-        epoch: (9 << 24) + 4,
-        segment: SegmentRef::new(1, 5),
-        bytes: 0,
-        used: 0,
-        records_crc: 0,
-        first_seq: 77,
-        last_seq: 77,
-        wall_us: 1_700_000_003_500_000,
-        run: 9,
-        core: 1,
-        ledger: ledger(),
-    };
+    let trailer = trailer();
     let mut out = vec![0; 1 << 20];
     let n = trailer.encode(&records, &mut out);
     out.truncate(n);
@@ -368,11 +502,11 @@ fn what_is_not_ours_is_refused_by_name_and_offset() {
     let mut newer = good.clone();
     for copy in 0..4usize {
         let at = copy * STRIDE;
-        newer.medium_mut()[at + 8] = 2;
+        newer.medium_mut()[at + 8] = 3;
         let crc = crc32c::crc32c(&newer.medium()[at..at + 508]);
         newer.medium_mut()[at + 508..at + 512].copy_from_slice(&crc.to_le_bytes());
     }
-    assert_eq!(refuse(newer, 7), Problem::Version(2));
+    assert_eq!(refuse(newer, 7), Problem::Version(3));
     let mut short = SimDevice::new("log0", GEOMETRY.device_bytes() - 4096);
     let n = short.medium().len();
     short.medium_mut().copy_from_slice(&good.medium()[..n]);
@@ -427,7 +561,7 @@ fn noise_in_a_segment_panics_nobody() {
         let header = SegmentHeader { log: 9, segment: SegmentRef::new(0, 1), ..segment() };
         let at = HEAD_BYTES + (4 << 20);
         device.write(at, &header.encode()).unwrap();
-        let mut batch = batch();
+        let mut batch = batch(if random.one_in(2) { Format::V1 } else { Format::V2 });
         for _ in 0..random.below(4) {
             let n = usize::try_from(random.below(batch.len() as u64)).unwrap();
             batch[n] ^= 1 << random.below(8);

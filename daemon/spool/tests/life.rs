@@ -36,7 +36,13 @@ fn make(path: &Path) {
 fn start(path: &Path) -> Recovered<FileDevice> {
     let device = FileDevice::open(path, Durability::Full, true).unwrap();
     let set = Set::open(vec![device], 1, false).unwrap();
-    let options = Options { cores: 1, pid: std::process::id(), wall_us: 10, generation: 4 };
+    let options = Options {
+        cores: 1,
+        pid: std::process::id(),
+        wall_us: 10,
+        generation: 4,
+        raise_format: false,
+    };
     recover(set, options, &mut |_| {}).unwrap()
 }
 

@@ -39,6 +39,9 @@ const SHELL: &str = "/bin/sh";
 /// Where it is written why there is no mail.
 const MAINTENANCE: &str = "/run/maintenance";
 
+/// Tells the daemon that its version is not under trial.
+const BLESSED: &str = "RINGPOST_BLESSED";
+
 /// How the machine ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
@@ -177,7 +180,12 @@ impl Node {
         self.door = Door::new();
         let daemon = Service::new("ringpostd", &words, self.config.clone());
         let daemon = daemon.with(health::VARIABLE, self.door.word());
-        self.daemon = Some(daemon.with("NOTIFY_SOCKET", notify::PATH));
+        let mut daemon = daemon.with("NOTIFY_SOCKET", notify::PATH);
+        if self.trial.is_none() {
+            // No way back to a version that cannot read what this one writes.
+            daemon = daemon.with(BLESSED, "1");
+        }
+        self.daemon = Some(daemon);
         self.was_ready = false;
     }
 

@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ::spool::disk::Device;
-use ::spool::edits;
 use ::spool::file::{Durability, FileDevice, OpenError};
 use ::spool::id::TransactionId;
 use ::spool::live::Live;
 use ::spool::log::StoredMessage;
 use ::spool::offline::{Offline, ShowError, heal};
+use ::spool::received;
 use ::spool::record::RecipientState;
 use ::spool::recovery::{Options, Report, recover, release};
 use ::spool::rehearse::Rehearsal;
@@ -252,7 +252,7 @@ pub(crate) fn export(page: &mut Page, m: &ArgMatches) -> Result<Exit, Trouble> {
     let message = read(m)?;
     let folder = m.get_one::<String>("into").map_or(".", String::as_str);
     let name = Path::new(folder).join(message.envelope.id.to_string());
-    let mut content = edits::apply(&message.header, &message.envelope.edits);
+    let mut content = received::apply(&message.header, &message.envelope);
     content.extend_from_slice(&message.tail);
     let mut envelope = b"MAIL FROM:<".to_vec();
     envelope.extend_from_slice(&message.envelope.mail.address);
@@ -296,6 +296,7 @@ fn damage_line(damage: &Damage) -> String {
 }
 
 fn findings(page: &mut Page, report: &Report) {
+    page.field("format", &report.format.number().to_string());
     page.field(
         "segments",
         &format!("{} in use, {} sealed", report.segments_used, report.segments_sealed),
@@ -315,6 +316,7 @@ fn findings_json(report: &Report, more: &[Damage]) -> Value {
         json!({ "device": found.device, "offset": found.offset, "what": what_of(found.what) })
     });
     json!({
+        "format": report.format.number(),
         "segments": report.segments_used,
         "sealed": report.segments_sealed,
         "messages": report.messages,
@@ -363,6 +365,7 @@ fn mend<D: Device>(mut set: Set<D>) -> Result<Repair, Trouble> {
         pid: std::process::id(),
         wall_us: set.superblock.started_wall_us,
         generation: set.superblock.generation.id.wrapping_add(1),
+        raise_format: false,
     };
     let mut done = recover(set, options, &mut |_| {}).map_err(|e| set_trouble(&e))?;
     let healed = heal(&mut done.set, &mut |_, _| {}).map_err(|e| set_trouble(&e))?;

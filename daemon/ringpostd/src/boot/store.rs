@@ -17,6 +17,7 @@ use spool::limits::BLOCK;
 use spool::log::LogStart;
 use spool::recovery::{self, Options, Report};
 use spool::set::{self, Geometry, Problem, Seeds, Set, SetError};
+use spool::superblock::Format;
 use spool::survey::Progress;
 
 use crate::config::{self, Config, Serial};
@@ -29,6 +30,8 @@ use super::waiting;
 /// The file of a spool in a directory.
 pub(super) const FILE: &str = "ringpost.spool";
 const MIB: u32 = 1 << 20;
+/// Set for a version that is not under trial: it may write what the one before it cannot read.
+const BLESSED: &str = "RINGPOST_BLESSED";
 
 /// A spool that nobody else can open now.
 #[derive(Debug)]
@@ -177,11 +180,37 @@ impl Locked {
         let set = Set::open(devices, config.node.id, config.spool.lone_member).map_err(explain)?;
         notes.extend(differs(&set, geometry));
         let cores = u16::try_from(cores).unwrap_or(u16::MAX);
-        let options = Options { cores, pid: std::process::id(), wall_us, generation: random()? };
+        // Whoever looks after the versions of the machine says when there is no way back.
+        let is_blessed = std::env::var_os(BLESSED).is_some();
+        let options = Options {
+            cores,
+            pid: std::process::id(),
+            wall_us,
+            generation: random()?,
+            raise_format: config.spool.raise_format || is_blessed,
+        };
         let recovered = recovery::recover(set, options, progress).map_err(explain)?;
         let recovery::Recovered { set, run, logs, report } = recovered;
+        notes.extend(format_said(report.format, set.superblock.format));
         Ok(Store { set, run, logs, report, notes })
     }
+}
+
+/// What is worth saying of the format it was found in and the one it is written in.
+fn format_said(found: Format, written: Format) -> Option<String> {
+    let (old, now, newest) = (found.number(), written.number(), Format::NEWEST.number());
+    if found < written {
+        return Some(format!(
+            "the spool was raised from format {old} to format {now}: versions that do not know it \
+             cannot read it any more"
+        ));
+    }
+    (written < Format::NEWEST).then(|| {
+        format!(
+            "the spool is in format {now}; with [spool] raise_format = true the next start writes \
+             it in format {newest}, which takes less room and which older versions cannot read"
+        )
+    })
 }
 
 /// Notes a clean end.

@@ -242,7 +242,7 @@ impl House {
         VersionInfo {
             version: Text::cut(env!("CARGO_PKG_VERSION")),
             build: Text::default(),
-            spool_format: u32::from(spool::superblock::VERSION),
+            spool_format: u32::from(self.facts.spool_format),
             protocol: control::VERSION,
             kernel: Text::cut(&self.facts.kernel),
         }

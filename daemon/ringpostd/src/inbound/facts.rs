@@ -8,8 +8,7 @@ use smtp::address::Address;
 use smtp::command::{Body, Offers, Ret};
 use smtp::data::BareNewline;
 use smtp::server::{self, Settings, Timeouts, Token, Violation};
-use smtp::trace::Received;
-use spool::edits::Edit;
+use spool::edits::{self, Edit};
 use spool::message::{self, BodyType, Envelope, MailFrom, PtrVerdict, Recipient, notify};
 
 use super::host::Talk;
@@ -21,6 +20,7 @@ use crate::events::{Accepted, Event, Reason};
 use crate::health;
 use crate::tls::SessionInfo;
 
+const SECOND_US: u64 = 1_000_000;
 /// Recipients refused in one session before it ends; many of them are a harvest.
 const REFUSED_RCPT_MAX: u32 = 200;
 
@@ -238,7 +238,8 @@ fn envelope(
             ..Recipient::default()
         })
         .collect();
-    let received = received(talk, desk, taken, &recipients);
+    let tls = talk.tls.as_deref().map(tls_record);
+    let received = received(talk, desk, tls.as_ref());
     let open = talk.open.as_ref();
     Envelope {
         id: open.map(|open| open.id).unwrap_or_default(),
@@ -249,7 +250,7 @@ fn envelope(
         helo: talk.helo.clone(),
         ptr: ptr_verdict(talk.reverse.as_ref()),
         ptr_name: ptr_name(talk.reverse.as_ref()),
-        tls: talk.tls.as_deref().map(tls_record),
+        tls,
         listener: talk.listener.to_string().into_bytes().into(),
         config_generation: desk.orders.generation,
         mail: MailFrom {
@@ -276,40 +277,26 @@ fn envelope(
             received_count: seen.received,
             ..message::Facts::default()
         },
-        edits: vec![Edit::AddTop(received.into())],
+        edits: vec![Edit::Received(received)],
         ..Envelope::default()
     }
 }
 
-fn received(
-    talk: &Talk,
-    desk: &Desk,
-    taken: &server::Envelope,
-    recipients: &[Recipient],
-) -> Vec<u8> {
-    let tls = talk.tls.as_ref().map(|tls| format!("{}:{}", tls.version, tls.cipher));
-    let single = match recipients {
-        [only] => Some(&*only.address),
-        _ => None,
+/// What the Received line says that no other field of the envelope does.
+fn received(talk: &Talk, desk: &Desk, tls: Option<&message::Tls>) -> edits::Received {
+    let known = |info: &SessionInfo| {
+        tls.is_some_and(|tls| spool::received::says(tls, info.version, info.cipher))
     };
-    let mut line = Vec::with_capacity(256);
-    Received {
-        helo: &talk.helo,
+    let unknown = talk.tls.as_deref().filter(|info| !known(info));
+    let tls = unknown.map(|info| format!("{}:{}", info.version, info.cipher));
+    let second = desk.wall_us / SECOND_US;
+    edits::Received {
+        by: desk.config().node.hostname.as_str().as_bytes().into(),
         extended: talk.extended,
-        client_name: match &talk.reverse {
-            Some(Reverse::Confirmed(name)) => Some(name),
-            _ => None,
-        },
-        client: talk.remote.ip(),
-        by: desk.config().node.hostname.as_str(),
-        tls: tls.as_deref(),
-        smtputf8: taken.mail().smtputf8,
-        id: talk.id_text(),
-        recipient: single,
-        wall_us: desk.wall_us,
+        tls: tls.unwrap_or_default().into_bytes().into(),
+        // The clock is in doubt.
+        wall_s: Some(second).filter(|second| *second != desk.receipt_wall_us / SECOND_US),
     }
-    .write(&mut line);
-    line
 }
 
 fn notify_bits(notify: smtp::command::Notify) -> u8 {

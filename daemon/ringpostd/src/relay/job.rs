@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use engine::Conn;
 use smtp::client::{self, Client, Extension};
-use spool::edits;
 use spool::id::TransactionId;
 use spool::log::{Content, StoredMessage};
 use spool::message::{BodyType, Envelope, Ret, notify};
+use spool::received;
 use spool::record::{RecipientResult, RecipientState};
 
 use crate::events::Reason;
@@ -233,14 +233,14 @@ impl Source {
     /// From what the log gave back at the commit.
     pub(super) fn from_memory(content: Content, envelope: &Envelope) -> Self {
         let body_octets = content.body.len() as u64;
-        let header = edits::apply(&content.header, &envelope.edits);
+        let header = received::apply(&content.header, envelope);
         Self { header, tail: content.body, body_octets, ..Self::default() }
     }
 
     /// From what was read back.
     pub(super) fn from_log(stored: &mut StoredMessage) -> Self {
         Self {
-            header: edits::apply(&stored.header, &stored.envelope.edits),
+            header: received::apply(&stored.header, &stored.envelope),
             tail: std::mem::take(&mut stored.tail),
             chunks: stored.chunks,
             body_octets: stored.body_octets,

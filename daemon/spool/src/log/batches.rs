@@ -8,17 +8,18 @@
 use crate::batch::{BatchHeader, Filling, Records};
 use crate::bytes::{index, len32, len64, round_up};
 use crate::disk::{Buffer, Completion, Disk, Token, WriteTo};
-use crate::id::TransactionId;
-use crate::index::{IndexBatch, IndexChunk, Summary, summary_bytes_max};
+use crate::id::{ID_STEP_MAX, TransactionId};
+use crate::index::{IndexBatch, IndexChunk, IndexLines, Summary, summary_bytes_max};
 use crate::ledger::Ledger;
 use crate::limits::{
-    BATCH_BYTES_MAX, BATCH_HEADER, BESIDE_BYTES_MIN, BESIDE_MESSAGES_MIN, BLOCK, FLIGHTS_MAX,
-    RECORD_ALIGN, RECORD_HEADER, WATERMARK_DELAY_US,
+    BATCH_BYTES_MAX, BATCH_HEADER, BESIDE_BYTES_MIN, BESIDE_MESSAGES_MIN, BLOCK, CONTROL_BYTES_MAX,
+    FLIGHTS_MAX, RECORD_ALIGN, RECORD_HEADER, WATERMARK_DELAY_US,
 };
 use crate::live::{Live, Place};
 use crate::message::{MESSAGE_HEAD, MessageHead};
-use crate::record::{CHUNK_HEAD, Change, ChunkHead, RecordKind};
+use crate::record::{CHUNK_HEAD, Change, ChunkHead, RecordKind, Together};
 use crate::segment::{SegmentKind, SegmentRef};
+use crate::superblock::Format;
 
 use super::members::Owed;
 use super::segments::{Cursor, State};
@@ -27,6 +28,10 @@ use super::{Alarm, Content, Event, Health, Log, Previous};
 /// Encoded envelopes whose memory is used again, and how large one of them may be.
 const ENVELOPES_KEPT: usize = 64;
 const ENVELOPE_KEPT_BYTES: usize = 4096;
+/// DONEs in one record; two of them take less than two records of their own, so that
+/// a batch that has room for each has room for all.
+const DONES_MAX: usize = 4096;
+const _: () = assert!(DONES_MAX * ID_STEP_MAX + 64 < CONTROL_BYTES_MAX);
 /// Chunks whose memory is used again.
 const CHUNKS_KEPT: usize = 32;
 
@@ -132,6 +137,10 @@ pub(super) enum Effect {
     Change {
         item: ChangeItem,
     },
+    /// DONEs in one record.
+    Changes {
+        items: Vec<ChangeItem>,
+    },
     Forward {
         target: SegmentRef,
         defer_of: Option<TransactionId>,
@@ -173,6 +182,10 @@ pub(super) struct Builder<B> {
     pub(super) limit: usize,
     pub(super) index_bytes: usize,
     pub(super) effects: Vec<Effect>,
+    /// DONEs that are put together behind everything else, and bytes that are kept for them. What
+    /// they end has no later record.
+    dones: Vec<(Together, ChangeItem)>,
+    dones_bytes: usize,
 }
 
 impl<B: Buffer> Builder<B> {
@@ -184,11 +197,44 @@ impl<B: Buffer> Builder<B> {
             limit,
             index_bytes: RECORD_HEADER + 26,
             effects,
+            dones: Vec::new(),
+            dones_bytes: 0,
         }
     }
 
     pub(super) fn fits(&self, bytes: usize) -> bool {
-        round_up(self.filling.used() + bytes, BLOCK) <= self.limit
+        round_up(self.filling.used() + self.dones_bytes + bytes, BLOCK) <= self.limit
+    }
+
+    /// One record for those that say the same of messages in one segment.
+    fn put_dones(&mut self) {
+        let mut dones = std::mem::take(&mut self.dones);
+        dones.sort_by_key(|(together, _)| *together);
+        let mut dones = dones.into_iter().peekable();
+        while let Some((together, first)) = dones.next() {
+            let mut items = vec![first];
+            while items.len() < DONES_MAX
+                && let Some((_, item)) = dones.next_if(|(other, _)| *other == together)
+            {
+                items.push(item);
+            }
+            if items.len() == 1 {
+                items.into_iter().for_each(|item| self.put_one(item));
+                continue;
+            }
+            let mut body = Vec::with_capacity(32 + 4 * items.len());
+            together.append_to(&mut body, items.iter().map(|item| item.change.target().id));
+            self.put(RecordKind::Dones, &[&body]);
+            self.effects.push(Effect::Changes { items });
+        }
+        self.dones_bytes = 0;
+    }
+
+    fn put_one(&mut self, mut item: ChangeItem) {
+        item.body.clear();
+        item.change.append_to(&mut item.body);
+        self.put(item.change.kind(), &[&item.body]);
+        self.effects.push(Effect::Change { item });
     }
 
     /// A record from its parts.
@@ -284,6 +330,7 @@ impl<B: Buffer> Log<B> {
             builder.index_bytes += more;
             self.put_item(&mut builder, item);
         }
+        builder.put_dones();
         let only_watermark = builder.effects.is_empty();
         if self.waiting.is_empty() {
             self.change_since_us = None;
@@ -299,7 +346,7 @@ impl<B: Buffer> Log<B> {
         match item {
             Item::Message(m) => {
                 self.waiting_messages -= 1;
-                let head = m.head.to_bytes();
+                let head = m.head.stored(self.format);
                 builder.put(RecordKind::Message, &[&head, &m.envelope, &m.header, &m.body]);
                 self.ledger.add(&arrival(&m.summary));
                 let mut m = m;
@@ -336,11 +383,14 @@ impl<B: Buffer> Log<B> {
         let at = place.map_or(SegmentRef::NONE, |l| l.segment);
         let epoch = self.segment_of(at).map_or(0, |i| self.segments[i].epoch);
         item.change.set_place(at, epoch);
-        item.body.clear();
-        item.change.append_to(&mut item.body);
-        builder.put(item.change.kind(), &[&item.body]);
         self.ledger.add(&item.delta);
-        builder.effects.push(Effect::Change { item });
+        match Together::of(&item.change).filter(|_| self.format >= Format::V2) {
+            Some(together) => {
+                builder.dones_bytes += item.bytes();
+                builder.dones.push((together, item));
+            }
+            None => builder.put_one(item),
+        }
     }
 
     pub(super) fn send<D: Disk<Buffer = B>>(
@@ -499,7 +549,7 @@ impl<B: Buffer> Log<B> {
             stale_epoch: header.stale_epoch,
             attempt: header.attempt,
         };
-        entries.extend_from_slice(&batch.encode());
+        let mut lines = IndexLines::new(&mut entries, self.format, &batch);
         let mut effects = flight.effects;
         for (record, effect) in Records::new(buffer.bytes(), &header).zip(effects.drain(..)) {
             let record = record.expect("a batch made here is well formed");
@@ -508,7 +558,7 @@ impl<B: Buffer> Log<B> {
                 offset: flight.offset + record.offset,
                 length: len32(record.whole.len()),
             };
-            self.effect(effect, place, record.whole, &mut entries, i, now_us);
+            self.effect(effect, place, record.whole, &mut lines, i, now_us);
         }
         if self.effects.len() < FLIGHTS_MAX {
             self.effects.push(effects);
@@ -525,7 +575,7 @@ impl<B: Buffer> Log<B> {
         effect: Effect,
         place: Place,
         whole: &[u8],
-        entries: &mut Vec<u8>,
+        lines: &mut IndexLines<'_>,
         segment: usize,
         now_us: u64,
     ) {
@@ -534,22 +584,26 @@ impl<B: Buffer> Log<B> {
                 let mut outgoing = outgoing;
                 let summary = &mut outgoing.summary;
                 (summary.offset, summary.length) = (place.offset, place.length);
-                summary.append_to(entries);
+                lines.message(summary);
                 self.message_durable(*outgoing, place, cancelled, now_us);
             }
             Effect::Chunk { slot, generation, memory, head } => {
                 let (offset, length) = (place.offset, place.length);
-                entries.extend_from_slice(&IndexChunk { head, offset, length }.encode());
+                lines.chunk(&IndexChunk { head, offset, length });
                 self.memory -= memory;
                 self.chunk_durable(slot, generation, place);
                 self.paused = true;
             }
             Effect::Change { item } => {
-                entries.extend_from_slice(whole);
+                lines.other(whole);
                 self.change_durable(&item, place, segment);
             }
+            Effect::Changes { items } => {
+                lines.other(whole);
+                items.iter().for_each(|item| self.change_durable(item, place, segment));
+            }
             Effect::Forward { target, defer_of } => {
-                entries.extend_from_slice(whole);
+                lines.other(whole);
                 if target == SegmentRef::NONE {
                     self.wait_for_all(segment);
                 }
@@ -560,16 +614,16 @@ impl<B: Buffer> Log<B> {
             }
             Effect::Copy { mut summary, places } => {
                 (summary.offset, summary.length) = (place.offset, place.length);
-                summary.append_to(entries);
+                lines.message(&summary);
                 self.copy_durable(&summary, place, places);
             }
             Effect::Moved { from } => {
-                entries.extend_from_slice(whole);
+                lines.other(whole);
                 self.wait_for(segment, from);
             }
             Effect::CopyChunk { id, head } => {
                 let (offset, length) = (place.offset, place.length);
-                entries.extend_from_slice(&IndexChunk { head, offset, length }.encode());
+                lines.chunk(&IndexChunk { head, offset, length });
                 self.copied_chunk(id, place);
             }
         }

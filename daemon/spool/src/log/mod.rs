@@ -28,6 +28,7 @@ use crate::limits::{BUFFERS, COLD_BUCKETS_MAX, WATERMARK_DELAY_US};
 use crate::live::{Live, Table};
 use crate::message::Envelope;
 use crate::segment::{SegmentKind, SegmentRef};
+use crate::superblock::Format;
 
 pub use changes::ChangeError;
 pub(crate) use reads::{carry, refresh, stored};
@@ -112,6 +113,8 @@ pub struct LogStart {
     pub core: u16,
     /// The run, raised durably.
     pub run: u32,
+    /// The format that is written.
+    pub format: Format,
     /// Bytes of a segment.
     pub segment_bytes: u32,
     /// The columns its segments lie on; the first is its own.
@@ -342,6 +345,7 @@ pub struct Log<B> {
     config: LogConfig,
     core: u16,
     run: u32,
+    format: Format,
     segment_bytes: u32,
     columns: Vec<Column>,
     segments: Vec<Segment>,
@@ -443,6 +447,7 @@ impl<B: Buffer> Log<B> {
             config,
             core: start.core,
             run: start.run,
+            format: start.format,
             segment_bytes: start.segment_bytes,
             columns: start.columns,
             segments: Vec::with_capacity(start.segments.len()),

@@ -9,12 +9,13 @@
 use crate::bytes::{index, len32};
 use crate::disk::{Buffer, Disk};
 use crate::id::TransactionId;
-use crate::index::{IndexItem, IndexWalk, Summary, TRAILER, Trailer, summary_bytes_max};
+use crate::index::{IndexItem, IndexWalk, Position, Summary, TRAILER, Trailer, summary_bytes_max};
 use crate::limits::{
     BATCH_BYTES_MAX, COLD_BUCKETS_MAX, FOOTER_BYTES_MAX, MOVE_BYTES_MAX, MOVES_MAX, RECORD_HEADER,
 };
 use crate::live::{Live, Place};
 use crate::message::{MESSAGE_HEAD, MessageHead};
+use crate::received;
 use crate::record::{CHUNK_HEAD, Change, ChunkHead, RecordKind, Target};
 use crate::segment::{SegmentKind, SegmentRef};
 
@@ -52,7 +53,7 @@ enum Stage {
     Footer(Trailer),
     Work {
         index: Vec<u8>,
-        position: (usize, u32),
+        position: Position,
     },
     /// All copied; wait until it, and every change known before, is durable.
     Drain {
@@ -187,7 +188,7 @@ impl<B: Buffer> Log<B> {
         let Some((segment, purpose)) = forward.or(evacuate).or(compact) else { return };
         self.segments[segment].swept_us = now_us + 10 * SWEEP_PAUSE_US;
         let stage = match &self.segments[segment].index {
-            Some(index) => Stage::Work { index: index.clone(), position: (0, 0) },
+            Some(index) => Stage::Work { index: index.clone(), position: Position::default() },
             None => Stage::Trailer,
         };
         let read = matches!(stage, Stage::Trailer);
@@ -243,7 +244,8 @@ impl<B: Buffer> Log<B> {
             }
             Stage::Footer(trailer) => match trailer.records(bytes) {
                 Some(records) => {
-                    sweep.stage = Stage::Work { index: records.to_vec(), position: (0, 0) };
+                    let position = Position::default();
+                    sweep.stage = Stage::Work { index: records.to_vec(), position };
                 }
                 None => self.sweep_unreadable(),
             },
@@ -260,7 +262,7 @@ impl<B: Buffer> Log<B> {
     }
 
     /// Walks on as far as the bounds allow; false at the end.
-    fn work(&mut self, work: &mut (Vec<u8>, (usize, u32))) -> bool {
+    fn work(&mut self, work: &mut (Vec<u8>, Position)) -> bool {
         let Some((segment, purpose)) = self.sweep.as_ref().map(|s| (s.segment, s.purpose)) else {
             return false;
         };
@@ -483,7 +485,7 @@ impl<B: Buffer> Log<B> {
                 super::reads::carry(&mut stored.envelope, live);
                 let (copy, from) = (live.copy.saturating_add(1), live.segment);
                 let mut envelope = Vec::with_capacity(512);
-                stored.envelope.encode(&mut envelope);
+                received::encode(&stored.envelope, self.format, &mut envelope);
                 let (header, tail) = (&stored.header, &stored.tail);
                 let mut head = MessageHead::of(
                     envelope.len(),
@@ -494,7 +496,8 @@ impl<B: Buffer> Log<B> {
                 );
                 head.copy = copy;
                 let summary = Summary::of(&stored.envelope, &head);
-                builder.put(RecordKind::Message, &[&head.to_bytes(), &envelope, header, tail]);
+                let head = head.stored(self.format);
+                builder.put(RecordKind::Message, &[&head, &envelope, header, tail]);
                 builder.index_bytes += summary_bytes_max(stored.envelope.recipients.len()) + 64;
                 builder.effects.push(Effect::Copy { summary, places });
                 let epoch = self.segment_of(from).map_or(0, |i| self.segments[i].epoch);
@@ -545,24 +548,26 @@ impl<B: Buffer> Log<B> {
 
     fn forward(&mut self, segment: usize, offset: u32, kind: u8, body: &[u8], whole: &[u8]) {
         let at = self.segments[segment].at;
-        let Ok(Some(change)) = Change::decode(kind, body) else { return };
+        let changes = Change::decode_all(kind, body).unwrap_or_default();
+        // Several in one record are DONEs, and stay together: one is as final as the other.
+        let Some(change) = changes.iter().find(|c| self.is_needed(c, (at, offset))) else { return };
         let target = change.target();
         if matches!(change, Change::Move(..)) {
             return self.keep_waiting(target.segment, target.epoch);
-        }
-        let stands =
-            target.segment == SegmentRef::NONE || self.stands(target.segment, target.epoch);
-        if !stands {
-            return;
-        }
-        let live = self.table.get(target.id).filter(|l| !l.is_finished());
-        if !counts(&change, (at, offset), live) {
-            return;
         }
         let defer_of = matches!(change, Change::Defer(_)).then_some(target.id);
         let item =
             Item::Forward(Forward { record: whole.to_vec(), target: target.segment, defer_of });
         self.enqueue(item);
+    }
+
+    fn is_needed(&self, change: &Change, place: (SegmentRef, u32)) -> bool {
+        let target = change.target();
+        let stands =
+            target.segment == SegmentRef::NONE || self.stands(target.segment, target.epoch);
+        let live = self.table.get(target.id).filter(|l| !l.is_finished());
+        // A MOVE waits, whatever it speaks of.
+        matches!(change, Change::Move(..)) || stands && counts(change, place, live)
     }
 
     fn drained(&mut self, now_us: u64) {

@@ -17,6 +17,7 @@ use crate::limits::{
 };
 use crate::live::Place;
 use crate::message::{Envelope, MESSAGE_HEAD, MessageHead};
+use crate::received;
 use crate::record::Change;
 
 use super::batches::{ChangeItem, ChunkItem, Item, Outgoing};
@@ -309,7 +310,7 @@ impl<B: Buffer> Log<B> {
         let fits = self.tx(tx)?.failed.then_some(TransactionError::Failed);
         let mut encoded = self.envelopes.pop().unwrap_or_else(|| Vec::with_capacity(512));
         encoded.clear();
-        envelope.encode(&mut encoded);
+        received::encode(envelope, self.format, &mut encoded);
         let large =
             encoded.len() > ENVELOPE_BYTES_MAX || envelope.recipients.len() > RECIPIENTS_MAX;
         let large = large.then_some(TransactionError::EnvelopeTooLarge);

@@ -11,8 +11,9 @@ use spool::log::{Event, Flow, Log, LogConfig, OpenKind, Part, ReadData, Transact
 use spool::message::{Envelope, Recipient, flags};
 use spool::record::{RecipientResult, RecipientState};
 use spool::recovery::{Options, Recovered, recover};
-use spool::set::{Geometry, Seeds, Set, format};
+use spool::set::{Geometry, Seeds, Set, format_as};
 use spool::sim::{Faults, Random, SimDevice, SimDisk};
+use spool::superblock::Format;
 
 #[derive(Clone, Copy)]
 pub(crate) struct Plan {
@@ -116,7 +117,9 @@ impl World {
             .map(|n| SimDevice::new(&format!("sim{n}"), geometry.device_bytes()))
             .collect();
         let seeds = Seeds { set: 1, log: 100, generation: 5 };
-        format(&mut devices, geometry, seeds, WALL, false).unwrap();
+        // Every third in the format before, and raised on the way.
+        let of = if seed % 3 == 1 { Format::V1 } else { Format::NEWEST };
+        format_as(of, &mut devices, geometry, seeds, WALL, false).unwrap();
         let mut world = Self {
             plan,
             random: Random::new(seed),
@@ -142,7 +145,8 @@ impl World {
     fn start(&mut self) {
         let set = Set::open(std::mem::take(&mut self.devices), 7, false).unwrap();
         let cores = u16::try_from(self.plan.cores).unwrap();
-        let options = Options { cores, pid: 99, wall_us: WALL + self.now_us, generation: 77 };
+        let (wall_us, raise_format) = (WALL + self.now_us, self.run >= 3);
+        let options = Options { cores, pid: 99, wall_us, generation: 77, raise_format };
         let found = recover(set, options, &mut |_| {}).unwrap();
         self.check(&found);
         self.rescued = found.report.rescued > 0;

@@ -40,6 +40,9 @@ section! {
         /// Serial numbers of block devices whose content may be erased: a device that bears another
         /// file system, partition table or the like is refused unless it is named here.
         take_serials: Vec<Serial> = default("[]"), FREE;
+        /// Whether a start raises a spool of an older format to the newest, which older versions
+        /// cannot read; there is no way back. The appliance does it once a version is blessed.
+        raise_format: bool = default("false"), FREE;
         /// Free segments below which new mail is answered 452.
         refuse_below_percent: u32 = default("10"), within(1, 90, "%");
         /// Free segments below which new sessions are turned away with 421; 0: never.
