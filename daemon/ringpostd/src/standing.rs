@@ -184,11 +184,8 @@ impl Standing {
                 let (verdict, said) = ask(Kind::RateConnect, limit, 1, Excess::ConnectionRate, of);
                 let (open, most) = (self.sessions.open(key.as_ref()), self.config.connections_max);
                 let said = format!("{said}; sessions open: {open} of {most}");
-                (
-                    verdict
-                        .and_then(|()| if open < most { Ok(()) } else { Err(Excess::Connections) }),
-                    said,
-                )
+                let room = if open < most { Ok(()) } else { Err(Excess::Connections) };
+                (verdict.and(room), said)
             }
             Would::Mail(count) => {
                 let (limit, of) = (self.limits.messages, "message rate");

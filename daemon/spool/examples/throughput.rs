@@ -126,7 +126,7 @@ fn main() {
     let device = FileDevice::open(path, Durability::Full, true)
         .expect("a measurement stops where it is wrong");
     let set = Set::open(vec![device], 1, false).expect("a measurement stops where it is wrong");
-    let options = Options { cores: 1, pid: 1, wall_us: 10, generation: 4 };
+    let options = Options { cores: 1, pid: 1, wall_us: 10, generation: 4, raise_format: false };
     let mut found =
         recover(set, options, &mut |_| {}).expect("a measurement stops where it is wrong");
     let (_sender, receiver) = mailbox(16).expect("a measurement stops where it is wrong");

@@ -37,7 +37,7 @@ impl Life {
     fn begin(devices: Vec<SimDevice>, raise_format: bool) -> Self {
         let set = Set::open(devices, 1, false).unwrap();
         let options = Options { cores: 1, pid: 1, wall_us: 10, generation: 4, raise_format };
-        let mut found = recover(set, options, &mut |_, _| {}).unwrap();
+        let mut found = recover(set, options, &mut |_| {}).unwrap();
         let log =
             Log::new(found.logs.remove(0), LogConfig::default(), SimDisk::buffers(BUFFERS), 0);
         let disk = SimDisk::new(found.set.members, Faults::default(), 1);

@@ -40,7 +40,7 @@ pub(crate) fn rows() -> impl Iterator<Item = &'static Row> {
     ROWS.iter().chain(more).chain(talking).chain(&ladder::ROWS).chain(&machine::ROWS)
 }
 
-const ROWS: [Row; 22] = [
+const ROWS: [Row; 23] = [
     Row { local: Some(commands), ..row("commands", "Every command, one a line") },
     Row {
         arguments: || {

@@ -76,7 +76,11 @@ fn output(words: &[&str]) -> Result<String, String> {
         }
     }
     let status = child.wait().map_err(|e| format!("cannot wait for it: {e}"))?;
-    if status.success() { Ok(text) } else { Err(format!("./x bench {}: {status}", words.join(" "))) }
+    if status.success() {
+        Ok(text)
+    } else {
+        Err(format!("./x bench {}: {status}", words.join(" ")))
+    }
 }
 
 /// The page with this text in the place of that name.

@@ -182,9 +182,10 @@ impl Relay {
                     all.push(record(job, envelope, result));
                 }
                 Some(_) => {}
-                None if !recipient.state.is_final()
-                    && !(recipient.reply.is_empty() && recipient.route.is_empty()) =>
-                {
+                None if recipient.state.is_final() => {}
+                // Neither tried yet nor moved.
+                None if recipient.reply.is_empty() && recipient.route.is_empty() => {}
+                None => {
                     all.push(RecipientResult {
                         recipient: n,
                         state: RecipientState::Pending,
@@ -194,7 +195,6 @@ impl Relay {
                         tier: recipient.tier,
                     });
                 }
-                None => {}
             }
         }
         all
