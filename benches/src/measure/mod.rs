@@ -64,8 +64,8 @@ pub struct Plan {
     pub large: bool,
     /// After the rounds, take latencies in open loop at half of each server's rate.
     pub half_rate: bool,
-    /// Run server and source under SCHED_FIFO in closed loop, so that other work on the machine does
-    /// not count.
+    /// Run server and source under SCHED_FIFO in closed loop, so that other work on the machine
+    /// does not count.
     pub fifo: bool,
     /// Block device whose flushes and writes are counted (whoever makes them).
     pub device: Option<String>,

@@ -251,7 +251,7 @@ impl Request {
 }
 
 /// The requests this version knows, by name.
-pub(crate) const NAMES: [&str; 34] = [
+pub(crate) const NAMES: [&str; 35] = [
     "version",
     "status",
     "ledger",
@@ -284,6 +284,7 @@ pub(crate) const NAMES: [&str; 34] = [
     "session",
     "config",
     "trace",
+    "submit",
     "upgrade",
     "as",
 ];

@@ -65,7 +65,8 @@ pub struct UnknownCritical {
 }
 
 /// Appends what a footer of that format says of that batch, which stands at `offset` of its
-/// segment; `bytes` begins with it. Returns the offsets of messages that check but cannot be understood.
+/// segment; `bytes` begins with it. Returns the offsets of messages that check but cannot be
+/// understood.
 ///
 /// # Errors
 /// On an unknown critical record.

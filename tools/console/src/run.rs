@@ -135,7 +135,8 @@ fn act(row: &Row, matches: &ArgMatches) -> Result<Exit, Trouble> {
     }
 }
 
-/// Of a dead daemon some things can be read all the same; on the appliance nobody starts it by hand.
+/// Of a dead daemon some things can be read all the same; on the appliance nobody starts it by
+/// hand.
 fn or_of_file(row: &Row, mut trouble: Trouble) -> Trouble {
     if machine::is_appliance() && trouble.exit == Exit::NoDaemon {
         trouble.advice = "Init starts it again, within 30 s. Without it go: config history, \

@@ -176,7 +176,8 @@ pub(crate) fn maintenance(exit: Exit, what: &str) -> Option<Trouble> {
 fn explain(path: &Path, error: &std::io::Error) -> Trouble {
     let shown = path.display();
     let start = format!(
-        "{BY_HAND} Elsewhere? Say --socket FILE or set RINGPOST_SOCKET (defaults: {HERE}, {SYSTEM})."
+        "{BY_HAND} Elsewhere? Say --socket FILE or set RINGPOST_SOCKET (defaults: {HERE}, \
+         {SYSTEM})."
     );
     if let Some(trouble) = maintenance(Exit::NoDaemon, "no daemon runs")
         && path == Path::new(SYSTEM)

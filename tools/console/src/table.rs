@@ -174,7 +174,8 @@ pub(crate) fn command() -> Command {
         .about("Administers ringpostd")
         .after_help(crate::exit::HELP)
         .help_template(format!(
-            "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{}\nOptions:\n{{options}}{{after-help}}",
+            "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{}\nOptions:\n{{options}}\
+             {{after-help}}",
             all_at_once()
         ))
         .disable_help_subcommand(true)

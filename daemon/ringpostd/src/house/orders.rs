@@ -134,17 +134,8 @@ impl House {
     pub(super) async fn queue_act(&self, act: QueueAct, who: Caller) -> Reply {
         let fail =
             |code, message: &str, advice: &str| Reply::Failure(Failure::new(code, message, advice));
-        let meant = [!act.ids.is_empty(), act.next_hop.is_some(), act.all];
-        if meant.into_iter().filter(|meant| *meant).count() != 1 {
-            let message = "name message ids, or one next hop, or all";
-            return fail(FailureCode::Refused, message, "");
-        }
-        if act.act.word().is_some_and(|word| *act.word != *word) {
-            let advice = format!("the word is {}", act.act.word().unwrap_or_default());
-            return fail(FailureCode::Refused, "this cannot be taken back: type the word", &advice);
-        }
-        if (act.act == Act::Move) != act.to.is_some() {
-            return fail(FailureCode::Refused, "a move, and only a move, names a host", "");
+        if let Some(failure) = misunderstood(&act) {
+            return Reply::Failure(failure);
         }
         let to = match &act.to {
             None => String::new(),
@@ -295,4 +286,22 @@ fn said(rule: &Rule) -> String {
         Rule::Listed { network, allow: false, .. } => format!("{} is turned away", &**network),
         Rule::Unlisted(network) => format!("{} is neither blocked nor allowed", &**network),
     }
+}
+
+/// Why an act on messages cannot be meant.
+fn misunderstood(act: &QueueAct) -> Option<Failure> {
+    let refused =
+        |message: &str, advice: &str| Some(Failure::new(FailureCode::Refused, message, advice));
+    let meant = [!act.ids.is_empty(), act.next_hop.is_some(), act.all];
+    if meant.into_iter().filter(|meant| *meant).count() != 1 {
+        return refused("name message ids, or one next hop, or all", "");
+    }
+    if act.act.word().is_some_and(|word| *act.word != *word) {
+        let advice = format!("the word is {}", act.act.word().unwrap_or_default());
+        return refused("this cannot be taken back: type the word", &advice);
+    }
+    if (act.act == Act::Move) != act.to.is_some() {
+        return refused("a move, and only a move, names a host", "");
+    }
+    None
 }

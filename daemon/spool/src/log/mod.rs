@@ -443,7 +443,7 @@ impl<B: Buffer> Log<B> {
     #[must_use]
     pub fn new(start: LogStart, config: LogConfig, buffers: Vec<B>, now_us: u64) -> Self {
         assert!(buffers.len() >= BUFFERS, "a log works with BUFFERS buffers");
-        let mut log = Self {
+        let log = Self {
             config,
             core: start.core,
             run: start.run,
@@ -509,11 +509,11 @@ impl<B: Buffer> Log<B> {
             counters: Counters::default(),
             events: VecDeque::new(),
         };
-        log.adopt(start.segments, now_us);
-        log.owing(start.owed, now_us)
+        log.beginning(start.segments, start.owed, now_us)
     }
 
-    fn owing(mut self, owed: Vec<Owed>, now_us: u64) -> Self {
+    fn beginning(mut self, segments: Vec<SegmentStart>, owed: Vec<Owed>, now_us: u64) -> Self {
+        self.adopt(segments, now_us);
         for Owed { record, target, defer_of } in owed {
             self.enqueue(Item::Forward(batches::Forward { record, target, defer_of }));
             self.change_since_us = Some(now_us);
