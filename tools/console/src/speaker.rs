@@ -11,7 +11,8 @@ use crate::exit::{Exit, Trouble};
 pub(crate) const VARIABLE: &str = "RINGPOST_AS";
 
 /// What operators may of what is done without the daemon, or in more than one question.
-const OPERATORS: [&str; 19] = [
+const OPERATORS: [&str; 20] = [
+    "trace live",
     "shell",
     "test send",
     "hints list",

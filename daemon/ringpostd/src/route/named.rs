@@ -20,6 +20,7 @@ impl Named {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (host, port) = match text.rsplit_once(':') {
+            _ if text.ends_with(']') => (text, None),
             _ if text.parse::<std::net::Ipv6Addr>().is_ok() => (text, None),
             Some((host, port)) => (host, Some(port)),
             None => (text, None),
