@@ -5,7 +5,7 @@
 //! id of this run (with its old id as parent), or stands here already.
 //! *Limits*: what one side delivered while the other still has it is delivered twice: neither
 //! knows of the other. Begun again after the daemon was cut off in the middle, it takes in again
-//! what has been delivered meanwhile.
+//! what it had taken.
 //! *Failure*: what cannot be read is named, and nothing is taken in; what cannot be kept is named,
 //! and the half is left as it is.
 
