@@ -133,6 +133,22 @@ impl Unfit {
 }
 
 impl Value {
+    /// What a line of a dump says, to be put back.
+    ///
+    /// # Errors
+    /// What speaks against it.
+    pub fn of_dump<'f>(
+        kind: Kind,
+        fields: impl IntoIterator<Item = (&'f str, u64)>,
+        text: &[u8],
+    ) -> Result<Self, String> {
+        let value = Self::with(kind, None, fields).map_err(|unfit| match unfit {
+            Unfit::Kind => "hints of this kind are not put back".to_owned(),
+            field @ Unfit::Field(..) => field.to_string(),
+        })?;
+        Ok(value.saying(text))
+    }
+
     /// The old value, or a blank one, with these fields.
     ///
     /// # Errors

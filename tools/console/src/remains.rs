@@ -13,7 +13,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ::hints::{
-    Entry, Hints, Kind, Names, Pick, Seed, Setup, ShardSet, Snapshot, Start, Unfit, Value, What,
+    Entry, Hints, Kind, Names, Pick, Seed, Setup, ShardSet, Snapshot, Start, Value, What,
 };
 use ::spool::id::TransactionId;
 use control::{
@@ -208,11 +208,7 @@ impl Remains {
     fn load(&mut self, hints: &[Hint]) -> Reply {
         let rows = put_back(hints, |hint| {
             let kind = Kind::from_name(&hint.kind).ok_or("no such kind of hint")?;
-            let value = Value::with(kind, None, hint.numbers()).map_err(|unfit| match unfit {
-                Unfit::Kind => "hints of this kind are not put back".to_owned(),
-                field => field.to_string(),
-            })?;
-            let value = value.saying(hint.text.as_bytes());
+            let value = Value::of_dump(kind, hint.numbers(), hint.text.as_bytes())?;
             self.put(kind, &NAMES.key_octets(&hint.key), value, hint.expires_s);
             Ok(())
         });

@@ -6,7 +6,7 @@ use control::{
     Failure, FailureCode, Hint, HintField, HintKey, HintsFilter, HintsPage, List, Reply, Text,
 };
 use engine::MailboxSender;
-use hints::{Entry, Hints, Kind, Names, Pick, ShardSet, Unfit, Value, What};
+use hints::{Entry, Hints, Kind, Names, Pick, ShardSet, Value, What};
 use spool::id::TransactionId;
 
 use crate::post::ToCore;
@@ -139,11 +139,7 @@ impl Tables {
     /// What speaks against it.
     pub(super) fn load(&self, hint: &Hint, wall_us: u64) -> Result<(), String> {
         let kind = Kind::from_name(&hint.kind).ok_or("no such kind of hint")?;
-        let value = Value::with(kind, None, hint.numbers()).map_err(|unfit| match unfit {
-            Unfit::Kind => "hints of this kind are not put back".to_owned(),
-            field => field.to_string(),
-        })?;
-        let value = value.saying(hint.text.as_bytes());
+        let value = Value::of_dump(kind, hint.numbers(), hint.text.as_bytes())?;
         let life_us = hint.expires_s.saturating_mul(SECOND_US).min(hints::limits::LIFE_US_MAX);
         let put = self.change(kind, &octets(&hint.key), What::Put(value, life_us), wall_us);
         if put { Ok(()) } else { Err("its core is busy".to_owned()) }

@@ -6,7 +6,7 @@ use engine::Conn;
 use smtp::client::{self, Client, Extension};
 use spool::id::TransactionId;
 use spool::log::{Content, StoredMessage};
-use spool::message::{BodyType, Envelope, Ret, notify};
+use spool::message::{BodyType, Envelope, Recipient, Ret, notify};
 use spool::received;
 use spool::record::{RecipientResult, RecipientState};
 
@@ -180,6 +180,18 @@ pub(super) fn address_of(envelope: &Envelope, recipient: u16) -> &[u8] {
 pub(super) fn domain_of(address: &[u8]) -> String {
     let at = address.iter().rposition(|octet| *octet == b'@').map_or(0, |at| at + 1);
     String::from_utf8_lossy(&address[at..]).to_ascii_lowercase()
+}
+
+/// What the log keeps of a recipient that waits as it did before.
+pub(super) fn unchanged(n: u16, recipient: &Recipient) -> RecipientResult {
+    RecipientResult {
+        recipient: n,
+        state: RecipientState::Pending,
+        reply: recipient.reply.clone(),
+        tries: recipient.tries,
+        route: recipient.route.clone(),
+        tier: recipient.tier,
+    }
 }
 
 /// What the log keeps of a recipient's attempt.

@@ -11,9 +11,9 @@ use std::collections::HashSet;
 use spool::id::TransactionId;
 use spool::log::ChangeError;
 use spool::message::Envelope;
-use spool::record::{RecipientResult, RecipientState};
+use spool::record::RecipientResult;
 
-use super::job::{address_of, domain_of};
+use super::job::{address_of, domain_of, unchanged};
 use super::{Acted, Relay, UNSORTED, destination_name};
 use crate::desk::{Desk, id_text};
 use crate::events::Event;
@@ -119,14 +119,7 @@ impl Relay {
             } else {
                 moved.push(place.into_boxed_str());
             }
-            results.push(RecipientResult {
-                recipient: n,
-                state: RecipientState::Pending,
-                reply: recipient.reply.clone(),
-                tries: recipient.tries,
-                route: recipient.route.clone(),
-                tier: recipient.tier,
-            });
+            results.push(unchanged(n, recipient));
         }
         moved.sort_unstable();
         moved.dedup();

@@ -5,11 +5,11 @@ use spool::id::TransactionId;
 use spool::live::Live;
 use spool::log::Content;
 use spool::message::Envelope;
-use spool::record::{RecipientResult, RecipientState};
+use spool::record::RecipientResult;
 
 use super::Relay;
 use super::elsewhere::is_final;
-use super::job::{Fate, Job, address_of, record};
+use super::job::{Fate, Job, address_of, record, unchanged};
 use super::report::Reported;
 use crate::desk::{Desk, id_text};
 use crate::events::{Attempt, Event, Hop as ToldHop, Reason, Tls};
@@ -185,16 +185,7 @@ impl Relay {
                 None if recipient.state.is_final() => {}
                 // Neither tried yet nor moved.
                 None if recipient.reply.is_empty() && recipient.route.is_empty() => {}
-                None => {
-                    all.push(RecipientResult {
-                        recipient: n,
-                        state: RecipientState::Pending,
-                        reply: recipient.reply.clone(),
-                        tries: recipient.tries,
-                        route: recipient.route.clone(),
-                        tier: recipient.tier,
-                    });
-                }
+                None => all.push(unchanged(n, recipient)),
             }
         }
         all
