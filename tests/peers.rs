@@ -22,6 +22,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use crate::daemon::refusals;
+
 /// What can be started as a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Software {
@@ -225,7 +227,17 @@ pub(crate) fn try_tool(which: Tool, arguments: &[&str]) -> Result<String, String
     let folder = Folder::new();
     let output = tool(which, &folder.0).args(arguments).output().expect("a shell");
     let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    if let Some(port) = port_in(arguments) {
+        refusals::note_text(port, &text);
+    }
     if output.status.success() { Ok(text) } else { Err(format!("{}\n{text}", output.status)) }
+}
+
+/// The port that a client is sent to: of `HOST:PORT`, or behind `--port`.
+fn port_in(arguments: &[&str]) -> Option<u16> {
+    let named = arguments.iter().find_map(|word| word.parse::<SocketAddr>().ok());
+    let behind = || arguments.iter().skip_while(|word| **word != "--port").nth(1);
+    named.map(|address| address.port()).or_else(|| behind()?.parse().ok())
 }
 
 /// The same for what must succeed.

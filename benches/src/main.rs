@@ -158,6 +158,9 @@ struct SourceArguments {
     /// Write the ids of acknowledged messages here, one a line.
     #[arg(long, value_name = "FILE")]
     acked: Option<PathBuf>,
+    /// Write the replies of 400 and above here, as they come.
+    #[arg(long, value_name = "FILE")]
+    refusals: Option<PathBuf>,
     /// Seed of contents and sizes.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -468,6 +471,7 @@ fn source_options(arguments: SourceArguments) -> io::Result<Options> {
         timeout: arguments.timeout,
         failures_max: arguments.failures_max,
         acked: arguments.acked,
+        refusals: arguments.refusals,
         seed: arguments.seed,
         progress: arguments.progress,
     })

@@ -50,12 +50,20 @@ pub struct Malformed;
 #[derive(Debug, Default, Clone)]
 pub struct Replies {
     partial: Vec<u8>,
+    /// The last line of 400 and above.
+    refusal: Vec<u8>,
 }
 
 impl Replies {
     /// Forgets an unfinished line.
     pub fn reset(&mut self) {
         self.partial.clear();
+    }
+
+    /// The last line of 400 and above, with its end.
+    #[must_use]
+    pub fn refusal(&self) -> &[u8] {
+        &self.refusal
     }
 
     /// The next line out of `bytes`, which is moved past it; `None` when more must come first.
@@ -71,12 +79,22 @@ impl Replies {
         let (line, rest) = bytes.split_at(at + 1);
         *bytes = rest;
         if self.partial.is_empty() {
-            return Some(parse(line));
+            let parsed = parse(line);
+            keep(&mut self.refusal, line, parsed);
+            return Some(parsed);
         }
         self.partial.extend_from_slice(line);
         let parsed = parse(&self.partial);
+        keep(&mut self.refusal, &self.partial, parsed);
         self.partial.clear();
         Some(parsed)
+    }
+}
+
+fn keep(refusal: &mut Vec<u8>, line: &[u8], parsed: Result<Line, Malformed>) {
+    if parsed.is_ok_and(|line| line.code >= 400) {
+        refusal.clear();
+        refusal.extend_from_slice(line);
     }
 }
 
@@ -108,6 +126,18 @@ mod tests {
             }
         }
         lines
+    }
+
+    #[test]
+    fn the_last_refusal_is_kept_at_every_split() {
+        let stream = b"250 ok\r\n452 4.3.1 no room\r\n250 ok\r\n";
+        for at in 0..stream.len() {
+            let mut replies = Replies::default();
+            for mut piece in [&stream[..at], &stream[at..]] {
+                while replies.next(&mut piece).is_some() {}
+            }
+            assert_eq!(replies.refusal(), b"452 4.3.1 no room\r\n", "split at {at}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use super::{text, whole};
 use crate::daemon::backend::{Backend, Manners};
 use crate::daemon::client::Client;
 use crate::daemon::programs::{Daemon, Setup};
+use crate::daemon::secrets::{ECDSA, Pair};
 
 const MAIL: &str = "Subject: x\r\n\r\nbody\r\n";
 
@@ -153,5 +154,58 @@ fn a_destination_moves_alone_and_a_host_that_refuses_bounces_nothing() {
     assert_eq!(home.wait_for(1)[0].to, ["a@example.org"]);
     daemon.until_empty();
     assert_eq!((wrong.count(), outside.count()), (0, 1));
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_route_that_demands_tls_demands_it_of_the_named_host_too() {
+    let home = Backend::nowhere();
+    let clear = Backend::start(Manners::default());
+    let secured = || Manners {
+        offers: vec!["STARTTLS"],
+        tls: Some(Pair::new("backend.example", ECDSA).server()),
+        ..Manners::default()
+    };
+    let sealed = Backend::start(secured());
+    let mut setup = slow(home);
+    setup.route = "tls = \"must\"\n".to_owned();
+    let mut daemon = Daemon::start("move-tls", setup);
+    let ids = waiting(&mut daemon, &["a@example.org", "b@example.org", "c@example.org"]);
+    let (to_clear, to_sealed) = (clear.address.to_string(), sealed.address.to_string());
+    let say = |daemon: &Daemon, front: &[&str], to: &str| {
+        daemon.tool(&[front, &["--to", to, "--yes", "MOVE"]].concat())
+    };
+    // A next hop whose route demands TLS does not go where there is none.
+    let refused = say(&daemon, &["queue", "move", "--next-hop", "backend/0"], &to_clear);
+    assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
+    for part in ["offers no STARTTLS", "route backend has tls = \"must\"", "--unchecked"] {
+        assert!(whole(&refused).contains(part), "{part}: {}", text(&refused));
+    }
+    assert!(!fine(&daemon, &["queue", "show", &ids[0]]).contains("moved"));
+    // Of messages by their ids it is said beside; they wait there, and nothing goes in the clear.
+    let moved = say(&daemon, &["queue", "move", &ids[0]], &to_clear);
+    assert!(moved.status.success(), "{}", text(&moved));
+    for part in ["offers no STARTTLS", "(backend)", "queue unmove"] {
+        assert!(whole(&moved).contains(part), "{part}: {}", text(&moved));
+    }
+    let forced = say(&daemon, &["queue", "move", &ids[1], "--unchecked"], &to_clear);
+    assert!(forced.status.success(), "{}", text(&forced));
+    daemon.line_with(&[" == a@example.org", &ids[0], "no TLS with the next hop"]);
+    let why = fine(&daemon, &["why", &ids[0]]);
+    for part in [&*format!("moved to {to_clear}"), "STARTTLS is not offered"] {
+        assert!(why.contains(part), "{part}: {why}");
+    }
+    assert_eq!((clear.count(), daemon.ledger().queued), (0, 3));
+    assert!(!clear.commands().iter().any(|line| line.starts_with("MAIL")));
+    // A host with STARTTLS takes them at once, in TLS.
+    for hop in ["backend/0", &format!("@{to_clear}/0")] {
+        let moved = say(&daemon, &["queue", "move", "--next-hop", hop], &to_sealed);
+        assert!(moved.status.success(), "{}", text(&moved));
+        assert!(!whole(&moved).contains("STARTTLS"), "{}", text(&moved));
+    }
+    let mails = sealed.wait_for(3);
+    assert!(mails.iter().all(|mail| mail.over_tls), "{mails:?}");
+    daemon.until_empty();
+    assert_eq!(clear.count(), 0);
     assert!(daemon.stop().success());
 }

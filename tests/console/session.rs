@@ -72,9 +72,17 @@ fn a_session_is_played_from_any_address_without_a_trace() {
 
 /// A client of others' making, its end of the session a program instead of a connection.
 fn swaks(daemon: &Daemon, to: &str, more: &[&str]) -> (Option<i32>, String) {
+    swaks_at(daemon, 0, to, more)
+}
+
+/// The same at one of its listeners.
+fn swaks_at(daemon: &Daemon, listener: usize, to: &str, more: &[&str]) -> (Option<i32>, String) {
     let socket = daemon.folder.path("admin.sock");
     let (program, socket) = (programs::program("ringpost"), socket.display());
-    let played = format!("{} --socket {socket} session --from 198.51.100.7", program.display());
+    let played = format!(
+        "{} --socket {socket} session --from 198.51.100.7 --listener {listener}",
+        program.display()
+    );
     let words = ["--pipe", &played, "--from", "a@example.net", "--to", to, "--helo", "c.example"];
     let output = Command::new("swaks").args(words).args(more).output().expect("swaks is installed");
     let said = [output.stdout, output.stderr].concat();
@@ -131,14 +139,10 @@ fn a_played_session_speaks_tls_with_the_daemons_certificate() {
     let (code, said) = swaks(&daemon, "b@example.org", &[]);
     assert_eq!(code, Some(23), "{said}");
     assert!(said.contains("530 5.7.0"), "{said}");
-    for more in [&["--tls"][..], &["--tls", "--tls-protocol", "tlsv1_2"]] {
-        let (code, said) = swaks(&daemon, "b@example.org", more);
+    for (protocol, version) in [("tlsv1_2", "1.2"), ("tlsv1_3", "1.3")] {
+        let (code, said) = swaks(&daemon, "b@example.org", &["--tls", "--tls-protocol", protocol]);
         assert_eq!(code, Some(0), "{said}");
-        for part in
-            ["TLS started with cipher TLSv1.", "CN=mx.example.org", "# TLS: TLS1.", "~> RCPT"]
-        {
-            assert!(said.contains(part), "{part}: {said}");
-        }
+        plays_in(version, &said);
     }
     // More than one question holds, octet by octet.
     let large = daemon.folder.path("large");
@@ -149,6 +153,65 @@ fn a_played_session_speaks_tls_with_the_daemons_certificate() {
     assert!(said.contains("# content: 36"), "{said}");
     assert_eq!(before, (trace_of(&daemon), daemon.ledger()));
     assert!(!daemon.log().contains("198.51.100.7"), "{}", daemon.log());
+    assert!(daemon.stop().success());
+}
+
+/// What swaks and the daemon say of a session that went through.
+fn plays_in(version: &str, said: &str) {
+    for part in [
+        &*format!("TLS started with cipher TLSv{version}:"),
+        "CN=mx.example.org",
+        &format!("# TLS: TLS{version} "),
+        "~> RCPT",
+        "<~  250 2.1.5",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+}
+
+#[test]
+fn a_listener_that_begins_with_tls_is_played_from_the_first_octet() {
+    let backend = Backend::start(Manners::default());
+    let mut setup = Setup::new(backend.address);
+    setup.listener = "tls = \"starttls\"\n".to_owned();
+    setup.limits = "exempt_networks = []\n".to_owned();
+    setup.more = "[[listener]]\naddress = \"127.0.0.1\"\nport = 0\ntls = \"implicit\"\n\
+                  [[tls.certificate]]\ncertificate = \"{folder}/own.crt\"\n\
+                  key = \"{folder}/own.key\"\nnames = [\"mx.example.org\"]\nself_signed = true\n"
+        .to_owned();
+    let mut daemon = Daemon::start("session-implicit", setup);
+    let before = (trace_of(&daemon), daemon.ledger());
+    for (protocol, version) in [("tlsv1_2", "1.2"), ("tlsv1_3", "1.3")] {
+        let words = ["--tls-on-connect", "--tls-protocol", protocol];
+        let (code, said) = swaks_at(&daemon, 1, "b@example.org", &words);
+        assert_eq!(code, Some(0), "{said}");
+        plays_in(version, &said);
+    }
+    // What such a client is refused is refused within TLS, with its reason.
+    let (code, said) = swaks_at(&daemon, 1, "b@elsewhere.example", &["--tls-on-connect"]);
+    assert_eq!(code, Some(24), "{said}");
+    assert!(said.contains("<~* 550 5.7.1") && said.contains("relay_denied"), "{said}");
+    // A client that speaks in the clear there is told by the notes what to do.
+    let words = ["session", "--from", "198.51.100.7", "--listener", "1"];
+    let (out, notes) = with_input(&daemon, &words, "EHLO c.example\r\n");
+    assert!(!out.contains("220 "), "{out}");
+    for part in ["TLS failed", "--tls-on-connect", "--listener"] {
+        assert!(notes.contains(part), "{part}: {notes}");
+    }
+    // And one that begins with TLS where it is only offered is answered as on the port itself.
+    let (code, said) = swaks_at(&daemon, 0, "b@example.org", &["--tls-on-connect"]);
+    assert_ne!(code, Some(0), "{said}");
+    let output = daemon.tool(&["session", "--from", "198.51.100.7", "--listener", "2"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    for part in ["there is no listener 2", "0 127.0.0.1:", "1 127.0.0.1:", "(tls implicit)"] {
+        assert!(whole(&output).contains(part), "{part}: {}", text(&output));
+    }
+    // Who is turned away hears so before any TLS, as on the port itself.
+    let blocked = daemon.tool(&["block", "198.51.100.0/24"]);
+    assert!(blocked.status.success(), "{}", text(&blocked));
+    let (out, _) = with_input(&daemon, &words, "");
+    assert!(out.starts_with("554 5.7.1"), "{out}");
+    assert_eq!(before, (trace_of(&daemon), daemon.ledger()));
     assert!(daemon.stop().success());
 }
 

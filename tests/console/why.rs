@@ -4,6 +4,65 @@ use super::{text, whole};
 use crate::daemon::backend::Backend;
 use crate::daemon::client::{Client, id_of};
 use crate::daemon::programs::{Daemon, Setup};
+use crate::daemon::refusals;
+
+/// The net below every daemon of the tests holds: an id that nobody gave tears it.
+#[test]
+#[should_panic(expected = "why does not know")]
+fn a_refusal_that_why_does_not_know_fails_the_test() {
+    let mut daemon = Daemon::start("why-planted", Setup::new(Backend::nowhere()));
+    let planted = b"550 5.7.1 [00010000200000009999.1] relaying denied\r\n";
+    refusals::note_line(daemon.address.port(), planted);
+    daemon.stop();
+}
+
+#[test]
+#[should_panic(expected = "does not say")]
+fn a_refusal_of_which_why_says_something_else_fails_the_test() {
+    let mut daemon = Daemon::start("why-else", Setup::new(Backend::nowhere()));
+    let mut client = Client::greeted(daemon.address);
+    client.expect("MAIL FROM:<sender@example.net>", "250");
+    let reply = client.say("RCPT TO:<who@elsewhere.example>");
+    let planted = reply.replace("relaying denied", "no such recipient here");
+    refusals::note_text(daemon.address.port(), &planted);
+    daemon.kill();
+}
+
+#[test]
+fn the_files_of_a_dead_daemon_know_what_was_refused() {
+    let mut daemon = Daemon::start("why-dead", Setup::new(Backend::nowhere()));
+    let mut client = Client::greeted(daemon.address);
+    client.expect("MAIL FROM:<sender@example.net>", "250");
+    let reply = client.say("RCPT TO:<who@elsewhere.example>");
+    let refused = id_of(&reply).to_owned();
+    daemon.line_with(&[&refused]);
+    daemon.kill();
+    let none = daemon.tool(&["why", &refused]);
+    assert_eq!(none.status.code(), Some(3), "{}", text(&none));
+    assert!(whole(&none).contains("--dir FOLDER"), "{}", text(&none));
+    let folder = daemon.folder.path("log").display().to_string();
+    let files = |words: &[&str]| daemon.tool(&[words, &["--dir", &folder]].concat());
+    for what in [&*refused, "who@elsewhere.example", "127.0.0.1", "@elsewhere.example"] {
+        let why = files(&["why", what]);
+        assert!(why.status.success(), "{what}: {}", text(&why));
+        for part in ["From the log files alone", "relaying denied", &refused, "rejectlog"] {
+            assert!(whole(&why).contains(part), "{what}: {part}: {}", text(&why));
+        }
+    }
+    let found = files(&["log", "grep", "WHO@elsewhere.example"]);
+    assert!(whole(&found).contains("relaying denied"), "{}", text(&found));
+    let tail = files(&["log", "tail", "--count", "1", "--reject"]);
+    assert!(!whole(&tail).is_empty(), "{}", text(&tail));
+    let unknown = files(&["why", "00010000200000009999.1"]);
+    assert_eq!(unknown.status.code(), Some(5), "{}", text(&unknown));
+    assert!(whole(&unknown).contains("mainlog goes back to 20"), "{}", text(&unknown));
+    let odd = files(&["why", "nonsense"]);
+    assert_eq!(odd.status.code(), Some(1), "{}", text(&odd));
+    let state = daemon.folder.path("spool").display().to_string();
+    let wrong = daemon.tool(&["why", &refused, "--dir", &state]);
+    assert_eq!(wrong.status.code(), Some(1), "{}", text(&wrong));
+    assert!(whole(&wrong).contains("[log] dir"), "{}", text(&wrong));
+}
 
 #[test]
 fn why_knows_what_was_refused_what_waits_and_what_a_client_did() {
@@ -46,6 +105,10 @@ fn why_knows_what_was_refused_what_waits_and_what_a_client_did() {
     assert!(why.contains("relaying denied") && why.contains("mainlog"), "{why}");
     let unknown = daemon.tool(&["why", "nobody@nowhere.example"]);
     assert_eq!(unknown.status.code(), Some(5), "{}", text(&unknown));
+    assert!(whole(&unknown).contains("mainlog goes back to 20"), "{}", text(&unknown));
+    let played = daemon.tool(&["why", "REHEARSAL00000000000.1"]);
+    assert_eq!(played.status.code(), Some(1), "{}", text(&played));
+    assert!(whole(&played).contains("played session"), "{}", text(&played));
     assert_eq!(daemon.tool(&["why", "nonsense"]).status.code(), Some(1));
     let found = whole(&daemon.tool(&["log", "grep", "WHO@elsewhere.example"]));
     assert!(found.contains("relaying denied"), "{found}");

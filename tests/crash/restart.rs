@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 use crate::daemon::backend::{Backend, Manners};
 use crate::daemon::client::Client;
 use crate::daemon::programs::{Daemon, Setup, program, sink};
+use crate::daemon::refusals;
 
 /// The pid of the supervisor's child, as it says itself.
 fn child(daemon: &Daemon) -> u64 {
@@ -29,6 +30,7 @@ fn restarts_under_100_connections_a_second_refuse_none() {
         .args(["source", "--json", "--target", &daemon.address.to_string()])
         .args(["--rate", "100", "--duration", "6", "--sessions", "400"])
         .args(["--messages-per-connection", "1", "--size", "1k"])
+        .args(["--refusals", &refusals::file(daemon.address.port())])
         .stdout(Stdio::piped())
         .spawn()
         .expect("mxbench starts");

@@ -1,19 +1,10 @@
 //! A client that says what a test tells it to, and reads replies whole.
 
-use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use super::wire::Wire;
-
-/// Refusals heard so far, by the port of the daemon that gave them.
-static HEARD: Mutex<BTreeMap<u16, Vec<String>>> = Mutex::new(BTreeMap::new());
-
-/// The refusals of a daemon that nobody has taken yet.
-pub(crate) fn heard(port: u16) -> Vec<String> {
-    HEARD.lock().expect("no test panics inside").remove(&port).unwrap_or_default()
-}
 
 /// One connection.
 pub(crate) struct Client {
@@ -75,13 +66,7 @@ impl Client {
             Err(e) => panic!("reading a reply: {e}"),
         };
         let line = String::from_utf8(line).expect("replies are ASCII");
-        let line = line.strip_suffix("\r\n").expect("replies end with CRLF").to_owned();
-        if line.starts_with(['4', '5']) {
-            let server = self.wire.tcp().peer_addr().map_or(0, |peer| peer.port());
-            let mut heard = HEARD.lock().expect("no test panics inside");
-            heard.entry(server).or_default().push(line.clone());
-        }
-        Some(line)
+        Some(line.strip_suffix("\r\n").expect("replies end with CRLF").to_owned())
     }
 
     /// The next reply, its lines joined by `\n`; empty at the end of the stream.

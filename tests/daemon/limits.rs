@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use super::backend::{Backend, Manners};
 use super::client::Client;
 use super::programs::{self, Daemon, Running, Setup};
+use super::refusals;
 
 fn setup(backend: &Backend, limits: &str) -> Setup {
     Setup { limits: limits.to_owned(), ..Setup::new(backend.address) }
@@ -222,6 +223,7 @@ fn ten_thousand_sessions_stand_idle() {
     let mut child = Command::new(programs::program("mxbench"))
         .args(["source", "--target", &daemon.address.to_string(), "--idle", "10000"])
         .args(["--duration", "86400", "--json"])
+        .args(["--refusals", &refusals::file(daemon.address.port())])
         .stdout(Stdio::piped())
         .spawn()
         .expect("mxbench starts");

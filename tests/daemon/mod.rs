@@ -8,6 +8,7 @@ pub(crate) mod backend;
 pub(crate) mod client;
 pub(crate) mod dns;
 pub(crate) mod programs;
+pub(crate) mod refusals;
 pub(crate) mod secrets;
 pub(crate) mod wire;
 

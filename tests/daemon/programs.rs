@@ -1,15 +1,15 @@
 //! Our programs as they are shipped: where they lie, a daemon with its own folder and ports.
 
-use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::client;
+use super::refusals::{self, Explained};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -165,6 +165,7 @@ pub(crate) struct Daemon {
     pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) folder: Folder,
     setup: Setup,
+    explained: Mutex<Explained>,
 }
 
 impl Daemon {
@@ -177,7 +178,8 @@ impl Daemon {
         fs::write(folder.path("mx.toml"), setup.config(&folder)).expect("config written");
         let (child, addresses) = spawn(&folder, &setup)
             .unwrap_or_else(|said| panic!("ringpostd does not start: {said}"));
-        Self { child, address: addresses[0], addresses, folder, setup }
+        let explained = Mutex::default();
+        Self { child, address: addresses[0], addresses, folder, setup, explained }
     }
 
     /// What it says when it does not start.
@@ -195,8 +197,10 @@ impl Daemon {
 
     /// kill -9, as a power cut of the process.
     pub(crate) fn kill(&mut self) {
+        self.explain_refusals();
         self.child.kill().expect("it runs");
         self.child.wait().expect("it ends");
+        self.explain_of_files(true);
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -212,34 +216,37 @@ impl Daemon {
         self.ledger();
         self.explain_refusals();
         self.signal(Signal::SIGTERM);
-        self.child.wait().expect("it ends")
+        self.wait()
     }
 
     /// Every refusal that a client of the tests heard has an id, and `why` knows the cause.
     fn explain_refusals(&self) {
-        let heard = self.addresses.iter().flat_map(|address| client::heard(address.port()));
-        let mut reasons = BTreeSet::new();
-        for line in heard {
-            let (id, text) = line
-                .split_once('[')
-                .and_then(|(_, rest)| rest.split_once("] "))
-                .unwrap_or_else(|| panic!("a refusal without an id: {line}"));
-            // What the client said stands elsewhere in the answer.
-            let text = text.split(": ").next().unwrap_or(text);
-            // One of each text is asked for: some tests hear hundreds.
-            if !reasons.insert(text.to_owned()) {
-                continue;
-            }
-            let told = self.tool(&["why", id]);
-            let said = String::from_utf8_lossy(&told.stdout).into_owned();
-            assert!(told.status.success(), "why does not know {line}: {said}");
-            let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-            assert!(words(&said).contains(&words(text)), "why {id} does not say {text:?}: {said}");
+        self.explain(|id| self.tool(&["why", id]));
+    }
+
+    /// The same when it is gone: its log files know. Of what was said in the moment of a kill only
+    /// what they have is asked for.
+    fn explain_of_files(&self, killed: bool) {
+        if killed {
+            self.ports().for_each(refusals::forget);
         }
+        let folder = self.folder.path("log").display().to_string();
+        self.explain(|id| self.tool(&["why", id, "--dir", &folder]));
+    }
+
+    fn ports(&self) -> impl Iterator<Item = u16> {
+        self.addresses.iter().map(SocketAddr::port)
+    }
+
+    fn explain(&self, why: impl Fn(&str) -> Output) {
+        let ports: Vec<u16> = self.ports().collect();
+        self.explained.lock().expect("asked by one").ask(&ports, &self.log(), why);
     }
 
     pub(crate) fn wait(&mut self) -> ExitStatus {
-        self.child.wait().expect("it ends")
+        let status = self.child.wait().expect("it ends");
+        self.explain_of_files(!status.success());
+        status
     }
 
     /// Whether it has ended by itself.
@@ -281,7 +288,7 @@ impl Daemon {
     }
 
     /// The admin tool with these words.
-    pub(crate) fn tool(&self, words: &[&str]) -> std::process::Output {
+    pub(crate) fn tool(&self, words: &[&str]) -> Output {
         Command::new(program("ringpost"))
             .arg("--socket")
             .arg(self.folder.path("admin.sock"))
@@ -392,6 +399,9 @@ impl Drop for Daemon {
             eprintln!("the daemon's log ends:\n{}\n{}", tail(&self.log()), tail(&self.said()));
         }
         if matches!(self.child.try_wait(), Ok(None)) {
+            if !std::thread::panicking() {
+                self.explain_refusals();
+            }
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
@@ -419,7 +429,7 @@ fn spawn(folder: &Folder, setup: &Setup) -> Result<(Child, Vec<SocketAddr>), Str
             let addresses = line.split_whitespace().map(|a| a.parse().expect("an address"));
             let addresses: Vec<SocketAddr> = addresses.collect();
             // A port may have been that of a daemon that was killed.
-            addresses.iter().for_each(|address| drop(client::heard(address.port())));
+            addresses.iter().for_each(|address| refusals::forget(address.port()));
             Ok((child, addresses))
         }
         None => {
@@ -487,7 +497,7 @@ pub(crate) fn sink(maildir: &Path, listen: &str, words: &[&str]) -> (Running, So
 pub(crate) fn load(target: SocketAddr, acked: &Path, words: &[&str]) -> Child {
     Command::new(program("mxbench"))
         .args(["source", "--tolerant", "--failures-max", "50", "--target", &target.to_string()])
-        .args(["--acked"])
+        .args(["--refusals", &refusals::file(target.port()), "--acked"])
         .arg(acked)
         .args(words)
         .stdout(Stdio::null())
@@ -499,6 +509,7 @@ pub(crate) fn load(target: SocketAddr, acked: &Path, words: &[&str]) -> Child {
 pub(crate) fn source(target: SocketAddr, words: &[&str]) -> Value {
     let output = Command::new(program("mxbench"))
         .args(["source", "--json", "--target", &target.to_string()])
+        .args(["--refusals", &refusals::file(target.port())])
         .args(words)
         .stderr(Stdio::inherit())
         .output()

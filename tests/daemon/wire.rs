@@ -1,12 +1,16 @@
 //! One end of a TCP connection that may become TLS: blocking, line by line.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+
+use super::refusals;
 
 /// A connection.
 pub(crate) struct Wire {
     tcp: TcpStream,
     tls: Option<rustls::Connection>,
+    /// The other end, which may be gone when its last words are read.
+    peer: Option<SocketAddr>,
     /// Read and not asked for yet.
     held: Vec<u8>,
 }
@@ -14,7 +18,8 @@ pub(crate) struct Wire {
 impl Wire {
     pub(crate) fn new(tcp: TcpStream) -> Self {
         tcp.set_nodelay(true).expect("a TCP socket");
-        Self { tcp, tls: None, held: Vec::new() }
+        let peer = tcp.peer_addr().ok();
+        Self { tcp, tls: None, peer, held: Vec::new() }
     }
 
     pub(crate) const fn tcp(&self) -> &TcpStream {
@@ -37,7 +42,11 @@ impl Wire {
         loop {
             if let Some(at) = self.held[seen..].iter().position(|octet| *octet == b'\n') {
                 let rest = self.held.split_off(seen + at + 1);
-                return Ok(Some(std::mem::replace(&mut self.held, rest)));
+                let line = std::mem::replace(&mut self.held, rest);
+                if let Some(peer) = self.peer {
+                    refusals::note_line(peer.port(), &line);
+                }
+                return Ok(Some(line));
             }
             seen = self.held.len();
             if self.fill()? == 0 {

@@ -14,6 +14,7 @@ use super::life::Pins;
 use crate::daemon::backend::{Backend, Manners};
 use crate::daemon::client::Client;
 use crate::daemon::programs::{Daemon, Folder, Setup};
+use crate::daemon::refusals;
 
 /// A daemon in the server's namespace, on port 25, with the filter on `rp0`.
 fn start(name: &str, xdp: &str, lists: &[(&str, &str, &str)]) -> Daemon {
@@ -76,6 +77,7 @@ fn heard(bed: &Bed, address: &str) -> Result<String, ErrorKind> {
         while !line.ends_with(b"\r\n") && stream.read(&mut octet).map_err(|e| e.kind())? == 1 {
             line.push(octet[0]);
         }
+        refusals::note_line(server(address).port(), &line);
         Ok(String::from_utf8_lossy(&line).into_owned())
     })
 }

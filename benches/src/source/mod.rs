@@ -91,6 +91,8 @@ struct Source<'a> {
     mail: Mail,
     run: u32,
     acked: Option<BufWriter<File>>,
+    /// Not buffered: each line is there before the server can be gone.
+    refusals: Option<File>,
     /// Messages begun, in closed loop, or due, in open loop.
     begun: u64,
     /// Open loop: intended starts of messages that wait for a session.
@@ -119,6 +121,7 @@ struct Source<'a> {
 impl<'a> Source<'a> {
     fn new(options: Options, held: &'a mut dyn FnMut(u64)) -> io::Result<Self> {
         let acked = options.acked.as_ref().map(File::create).transpose()?.map(BufWriter::new);
+        let refusals = options.refusals.as_ref().map(File::create).transpose()?;
         let mail_command = format!("MAIL FROM:<{}>\r\n", options.from).into_bytes();
         let rcpt_commands: Vec<Vec<u8>> = (0..options.recipients)
             .map(|at| options.to.replace('%', &at.to_string()))
@@ -150,6 +153,7 @@ impl<'a> Source<'a> {
             tls,
             run,
             acked,
+            refusals,
             begun: 0,
             waiting: VecDeque::new(),
             resting: Vec::new(),
@@ -600,6 +604,13 @@ impl<'a> Source<'a> {
                 None => return,
                 Some(Err(_)) => self.drop_session(net, conn, now, "no SMTP reply"),
                 Some(Ok(line)) => {
+                    if line.code >= 400
+                        && let Some(file) = &mut self.refusals
+                        && let Err(error) = file.write_all(session.replies.refusal())
+                    {
+                        self.record.note(format!("list of refusals: {error}"));
+                        self.stopping = true;
+                    }
                     if session.step == Step::Ehlo {
                         let options = &self.options;
                         match line.keyword {

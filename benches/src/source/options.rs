@@ -95,6 +95,8 @@ pub struct Options {
     pub failures_max: u64,
     /// Where the ids of acknowledged messages go, one a line.
     pub acked: Option<PathBuf>,
+    /// Where the replies of 400 and above go, as they came.
+    pub refusals: Option<PathBuf>,
     /// Seed of contents and sizes.
     pub seed: u64,
     /// A progress line each second on stderr.
@@ -126,6 +128,7 @@ impl Options {
             timeout: Duration::from_secs(60),
             failures_max: 1000,
             acked: None,
+            refusals: None,
             seed: 1,
             progress: false,
         }

@@ -38,8 +38,6 @@ mod questions;
 
 mod hints;
 
-mod logsearch;
-
 mod why;
 
 mod orders;

@@ -4,7 +4,7 @@ use clap::{Arg, ArgMatches, value_parser};
 use control::{List, LogFilter, Reply, Request, WhyFilter};
 
 use crate::exit::Trouble;
-use crate::row::{Row, bounded, flag, option, optional, row};
+use crate::row::{Row, bounded, dead_logs, flag, option, optional, row};
 
 /// The rows.
 pub(crate) const ROWS: [Row; 5] = [
@@ -15,6 +15,7 @@ pub(crate) const ROWS: [Row; 5] = [
                     .required(true)
                     .help("A message's or session's id, a mail address, @domain, an IP address"),
                 flag("logs", "Search the log files too"),
+                dead_logs(),
             ]
         },
         request: |m| {
@@ -40,6 +41,7 @@ pub(crate) const ROWS: [Row; 5] = [
             vec![
                 flag("reject", "The reject log"),
                 flag("follow", "Go on until interrupted"),
+                dead_logs(),
                 count(),
             ]
         },
@@ -55,6 +57,7 @@ pub(crate) const ROWS: [Row; 5] = [
                 flag("follow", "Go on until interrupted"),
                 option("since", "TIME", "Not before: 2026-02-03 or '2026-02-03 04:05'"),
                 option("until", "TIME", "Not after, in the same form"),
+                dead_logs(),
                 count(),
             ]
         },

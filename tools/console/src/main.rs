@@ -27,6 +27,8 @@ mod audit;
 
 mod remains;
 
+mod lastwords;
+
 mod socket;
 
 mod status;

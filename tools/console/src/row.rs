@@ -94,6 +94,14 @@ pub(crate) fn dead() -> Arg {
 /// The id of that option.
 pub(crate) const DEAD: &str = "dead";
 
+/// The option of commands that work on a dead daemon's logs too; see [`LOGS`].
+pub(crate) fn dead_logs() -> Arg {
+    option("dir", "FOLDER", "A dead daemon's logs: `[log] dir`").id(LOGS)
+}
+
+/// The id of that option.
+pub(crate) const LOGS: &str = "dead-logs";
+
 /// An option that not every command has.
 pub(crate) fn perhaps<'m>(matches: &'m ArgMatches, name: &str) -> Option<&'m str> {
     matches.try_get_one::<String>(name).ok().flatten().map(String::as_str)
@@ -124,9 +132,12 @@ fn page_of(page: &mut Page, reply: &Reply) -> Option<Exit> {
         Reply::Hints(list) => hints::list(page, list),
         Reply::Hint(hint) => hints::show(page, hint),
         Reply::Story(told) => {
-            story::story(page, told);
-            if !story::knows(told) && told.next.is_none() {
+            let unknown = !story::knows(told) && told.next.is_none();
+            if unknown {
                 page.line("Nothing is known of it here.");
+            }
+            story::story(page, told);
+            if unknown {
                 return Some(Exit::NotFound);
             }
         }

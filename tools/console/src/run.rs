@@ -14,7 +14,7 @@ use crate::audit;
 use crate::exit::{Exit, Trouble};
 use crate::machine;
 use crate::page::Page;
-use crate::row::{DEAD, Local, Row, Word, perhaps};
+use crate::row::{DEAD, LOGS, Local, Row, Word, perhaps};
 use crate::slow::lines_that_fit;
 use crate::socket::{self, Socket};
 use crate::speaker;
@@ -94,9 +94,10 @@ fn act(row: &Row, matches: &ArgMatches) -> Result<Exit, Trouble> {
     let named = matches.get_one::<String>("socket").map(OsString::from);
     let mut request = (row.request)(matches)?;
     let path = socket::path(named.as_ref());
-    let mut socket = match perhaps(matches, DEAD) {
-        Some(file) => Socket::of_file(Path::new(file))?,
-        None => Socket::connect(&path, Duration::from_secs(wait_s))
+    let mut socket = match (perhaps(matches, DEAD), perhaps(matches, LOGS)) {
+        (Some(file), _) => Socket::of_file(Path::new(file))?,
+        (None, Some(folder)) => Socket::of_logs(Path::new(folder))?,
+        (None, None) => Socket::connect(&path, Duration::from_secs(wait_s))
             .map_err(|trouble| or_of_file(row, trouble))?,
     };
     if let Some(talk) = row.talk {
@@ -143,9 +144,12 @@ fn or_of_file(row: &Row, mut trouble: Trouble) -> Trouble {
                           show and rollback; upgrade; reboot."
             .to_owned();
     }
-    let has = (row.arguments)().iter().any(|argument| argument.get_id() == DEAD);
-    if has && trouble.exit == Exit::NoDaemon {
+    let has = |id: &str| (row.arguments)().iter().any(|argument| argument.get_id() == id);
+    if has(DEAD) && trouble.exit == Exit::NoDaemon {
         trouble.advice.push_str(" A dead daemon's hints: --file FILE.");
+    }
+    if has(LOGS) && trouble.exit == Exit::NoDaemon {
+        trouble.advice.push_str(" A dead daemon's logs: --dir FOLDER.");
     }
     trouble
 }

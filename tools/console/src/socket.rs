@@ -1,5 +1,5 @@
-//! The admin socket: which one, and one request and one reply at a time. Or a dead daemon's file
-//! of hints, which answers as the daemon would.
+//! The admin socket: which one, and one request and one reply at a time. Or what a dead daemon left
+//! behind, its file of hints and its logs, which answer as the daemon would.
 //!
 //! *Failure*: each says what to do: start the daemon, be another user, wait.
 
@@ -15,6 +15,7 @@ use control::limits::REPLY_OCTETS_MAX;
 use control::{Decoder, Frame, Reply, Request, read_reply, write_reply, write_request};
 
 use crate::exit::{Exit, Trouble};
+use crate::lastwords::LastWords;
 use crate::remains::Remains;
 use crate::speaker;
 
@@ -36,6 +37,7 @@ pub(crate) struct Socket {
 enum End {
     Daemon(UnixStream),
     File(Remains),
+    Logs(LastWords),
 }
 
 /// The socket that is meant: named, else from the environment, else the first default that exists.
@@ -59,6 +61,14 @@ impl Socket {
     /// As [`Remains::open`].
     pub(crate) fn of_file(path: &Path) -> Result<Self, Trouble> {
         Ok(Self::new(End::File(Remains::open(path)?), path))
+    }
+
+    /// A dead daemon's folder of logs.
+    ///
+    /// # Errors
+    /// As [`LastWords::open`].
+    pub(crate) fn of_logs(folder: &Path) -> Result<Self, Trouble> {
+        Ok(Self::new(End::Logs(LastWords::open(folder)?), folder))
     }
 
     /// Connects, or says why not.
@@ -88,11 +98,12 @@ impl Socket {
         let stream = match &mut self.end {
             End::Daemon(stream) => stream,
             End::File(file) => {
-                self.decoder.push(&write_reply(&file.answer(request)));
-                let popped = self.decoder.pop().map_err(|error| self.alien(&error.to_string()))?;
-                let frame = popped.ok_or_else(|| self.alien("no reply"))?;
-                let reply = read_reply(&frame).map_err(|error| self.alien(&error.to_string()))?;
-                return Ok((frame, reply));
+                let reply = file.answer(request);
+                return self.framed(&reply);
+            }
+            End::Logs(logs) => {
+                let reply = logs.answer(request);
+                return self.framed(&reply);
             }
         };
         let frame = read_frame(stream, &octets, &mut self.decoder);
@@ -105,6 +116,15 @@ impl Socket {
             ),
             Fault::Alien(what) => self.alien(&what),
         })?;
+        let reply = read_reply(&frame).map_err(|error| self.alien(&error.to_string()))?;
+        Ok((frame, reply))
+    }
+
+    /// An answer of our own, as if it had come from a daemon.
+    fn framed(&mut self, reply: &Reply) -> Result<(Frame, Reply), Trouble> {
+        self.decoder.push(&write_reply(reply));
+        let popped = self.decoder.pop().map_err(|error| self.alien(&error.to_string()))?;
+        let frame = popped.ok_or_else(|| self.alien("no reply"))?;
         let reply = read_reply(&frame).map_err(|error| self.alien(&error.to_string()))?;
         Ok((frame, reply))
     }

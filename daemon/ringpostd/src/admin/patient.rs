@@ -65,6 +65,16 @@ impl Patients {
                     }
                     None => {
                         let listener = usize::from(*listener);
+                        let listeners = &desk.config().listeners;
+                        if listener >= listeners.len() {
+                            let all = listeners.iter().enumerate().map(|(n, one)| {
+                                format!("{n} {} (tls {})", one.socket(), one.tls.as_str())
+                            });
+                            let message = format!("there is no listener {listener} in the config");
+                            let advice = all.collect::<Vec<_>>().join(", ");
+                            let failure = Failure::new(FailureCode::Refused, &message, &advice);
+                            return Err(failure);
+                        }
                         let new = Rehearsal::new(desk, from, listener, by_dns);
                         (desk.random.next_u64() | 1, Box::new(new))
                     }

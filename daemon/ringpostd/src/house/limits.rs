@@ -20,6 +20,8 @@ pub const ANSWER_WAIT: Duration = Duration::from_secs(5);
 pub const ACT_WAIT: Duration = Duration::from_secs(120);
 /// Init has fetched, checked and written a version of the image by then, or hangs.
 pub const UPGRADE_WAIT: Duration = Duration::from_secs(900);
+/// Searches of the log files at once.
+pub const LOG_SEARCHES_MAX: usize = 2;
 /// Questions to the cores under way at once.
 pub const QUESTIONS_MAX: usize = 32;
 

@@ -7,6 +7,7 @@ use control::{Accepting, Act, Failure, FailureCode, QueueAct, Reply, Request, Ro
 use super::limits::{ACT_WAIT, POST_AGAIN};
 use super::state::{self, Caller};
 use super::{House, questions};
+use crate::config::RouteTls;
 use crate::post::{Orders, ToCore};
 use crate::route::Named;
 use crate::rules::Rules;
@@ -127,6 +128,8 @@ impl House {
             return Reply::Failure(Failure::new(FailureCode::Refused, &message, "nothing changed"));
         }
         self.put_rules(new);
+        // A core's letters come in order: who has answered judges the next client by the order.
+        let _ = self.questions.ask(Request::Ledger).await;
         Reply::Done { message: Text::cut(&said(&rule)) }
     }
 
@@ -137,10 +140,10 @@ impl House {
         if let Some(failure) = misunderstood(&act) {
             return Reply::Failure(failure);
         }
-        let to = match &act.to {
-            None => String::new(),
-            Some(to) => match self.host_to_move_to(to, act.unchecked).await {
-                Ok(to) => format!(" to {to}"),
+        let (to, aside) = match &act.to {
+            None => (String::new(), None),
+            Some(to) => match self.host_to_move_to(to, &act).await {
+                Ok((to, aside)) => (format!(" to {to}"), aside),
                 Err(failure) => return Reply::Failure(failure),
             },
         };
@@ -192,11 +195,19 @@ impl House {
                 "`ringpost queue show ID` says how it stands",
             );
         }
+        if let Some(aside) = aside {
+            text.push_str(&format!(". {aside}"));
+        }
         Reply::Done { message: Text::cut(&text) }
     }
 
-    /// The host and port of a move, asked beforehand whether it takes mail.
-    async fn host_to_move_to(&self, to: &str, unchecked: bool) -> Result<String, Failure> {
+    /// The host and port of a move, asked beforehand whether it takes mail, and in TLS where the
+    /// route of that mail demands it; what is to be said beside.
+    async fn host_to_move_to(
+        &self,
+        to: &str,
+        act: &QueueAct,
+    ) -> Result<(String, Option<String>), Failure> {
         let refuse = |message: String, advice: &str| {
             Err(Failure::new(FailureCode::Refused, &message, advice))
         };
@@ -207,15 +218,41 @@ impl House {
             );
         };
         let text = named.host_and_port();
-        if unchecked {
-            return Ok(text);
+        if act.unchecked {
+            return Ok((text, None));
         }
-        match self.takes_mail(&named).await {
-            Ok(()) => Ok(text),
-            Err(why) => refuse(
-                format!("{text}: {why}"),
-                "`ringpost test backend` says more; --unchecked moves all the same",
+        let has_tls = match self.takes_mail(&named).await {
+            Ok(has_tls) => has_tls,
+            Err(why) => {
+                let advice = "`ringpost test backend` says more; --unchecked moves all the same";
+                return refuse(format!("{text}: {why}"), advice);
+            }
+        };
+        let orders = Arc::clone(&self.orders.borrow());
+        let demands = orders.config.routes.iter().filter(|route| route.tls == RouteTls::Must);
+        let demands: Vec<&str> = demands.map(|route| route.name.as_str()).collect();
+        if has_tls || demands.is_empty() {
+            return Ok((text, None));
+        }
+        // `NAME/TIER`; what was moved before has no name of a route.
+        let of = act.next_hop.as_deref().and_then(|hop| hop.rsplit_once('/')).map(|(name, _)| name);
+        match of.filter(|name| !name.starts_with('@')) {
+            Some(name) if demands.contains(&name) => refuse(
+                format!(
+                    "{text} offers no STARTTLS, and route {name} has tls = \"must\": the mail \
+                     would wait there too"
+                ),
+                "name another host, or change the route's tls; --unchecked moves all the same",
             ),
+            Some(_) => Ok((text, None)),
+            None => {
+                let (routes, offers) = (demands.join(", "), "offers no STARTTLS");
+                let aside = format!(
+                    "{text} {offers}: mail of routes with tls = \"must\" ({routes}) waits there \
+                     until it does; `ringpost queue unmove` takes it back"
+                );
+                Ok((text, Some(aside)))
+            }
         }
     }
 

@@ -119,8 +119,9 @@ impl House {
         rows(&["host", "address", "ms", "said"], lines, none.into_iter().collect())
     }
 
-    /// Whether one of the addresses of a host greets and takes EHLO; why not.
-    pub(super) async fn takes_mail(&self, host: &Named) -> Result<(), String> {
+    /// Whether one of the addresses of a host greets and takes EHLO, and then offers STARTTLS; why
+    /// not.
+    pub(super) async fn takes_mail(&self, host: &Named) -> Result<bool, String> {
         let orders = Arc::clone(&self.orders.borrow());
         let hostname = orders.config.node.hostname.as_str();
         let ourselves = Ourselves {
@@ -145,7 +146,7 @@ impl House {
                 [_, greeting, ehlo, ..]
                     if greeting.starts_with("220") && ehlo.starts_with("250") =>
                 {
-                    return Ok(());
+                    return Ok(offers(ehlo, "STARTTLS"));
                 }
                 _ => why = words.last().map_or_else(String::new, |word| (*word).to_owned()),
             }
@@ -224,6 +225,11 @@ fn certificate_of(path: &std::path::Path) -> Result<(i64, String), String> {
         names.collect::<Vec<_>>().join(" ")
     });
     Ok((certificate.validity().not_after.timestamp(), names))
+}
+
+/// Whether a reply to EHLO, its lines divided as [`reply`] does, has a keyword.
+fn offers(ehlo: &str, keyword: &str) -> bool {
+    ehlo.split(" / ").any(|line| line.get(4..).is_some_and(|w| w.eq_ignore_ascii_case(keyword)))
 }
 
 /// Connects, reads the greeting, says EHLO and QUIT: each step with its time.

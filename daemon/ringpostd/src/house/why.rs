@@ -2,6 +2,7 @@
 //! files know of one id, address or client, in one answer.
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -12,9 +13,11 @@ use control::{
 };
 use hints::{Kind, client_key};
 
-use super::logsearch::{self, SEARCHES_MAX};
+use super::limits::LOG_SEARCHES_MAX;
 use super::{House, questions};
 use crate::events::Reason;
+use crate::inbound::rehearsal::PLAYED_ID;
+use crate::metrics::Counter;
 use crate::recorder::{Wanted, advice};
 
 /// Waiting messages that are told of an address.
@@ -45,8 +48,13 @@ impl House {
         if is_filter_id(&filter.what) {
             match self.of_filter_id(&filter.what).await {
                 Ok(address) => filter.what = address,
-                Err(reply) => return *reply,
+                Err(reply) => return self.of_lapsed(&filter.what).await.unwrap_or(*reply),
             }
+        }
+        if filter.what.trim().starts_with(PLAYED_ID) {
+            let message = "a played session leaves nothing behind";
+            let advice = "play it again: each check's verdict stands beside its replies";
+            return Reply::Failure(Failure::new(FailureCode::Refused, message, advice));
         }
         let Some(wanted) = Wanted::parse(&filter.what) else {
             let message = "this is no id, no mail address, no IP address and no network";
@@ -73,7 +81,7 @@ impl House {
         if filter.after_us == 0 {
             let mut logged = Vec::new();
             if filter.logs || !recorded {
-                logged = self.logged(&wanted).await;
+                logged = self.logged(&wanted, &mut sums).await;
             }
             logged.append(&mut lines);
             lines = logged;
@@ -81,6 +89,9 @@ impl House {
             self.queued(&wanted, &mut lines, &mut sums).await;
             self.hinted(&wanted, &mut lines);
             conclude(&lines, &mut sums);
+            if lines.is_empty() {
+                self.unknown(&mut sums).await;
+            }
         }
         if lines.len() > STORY_LINES_MAX {
             let many = lines.len() - STORY_LINES_MAX;
@@ -113,6 +124,23 @@ impl House {
         })
     }
 
+    /// A ban of the filter that is no more stands in the log files.
+    async fn of_lapsed(&self, id: &str) -> Option<Reply> {
+        let part = format!(", id {id}");
+        let (lines, mut sums) =
+            self.in_log_files(move |folder| logfiles::about(folder, &part)).await.ok()?;
+        if lines.is_empty() {
+            return None;
+        }
+        sums.push("No ban and no list has this id any more; the log files had it.".to_owned());
+        Some(Reply::Story(Box::new(Story {
+            about: Text::cut(id),
+            sums: List::cut(sums.iter().map(|sum| Text::cut(sum))),
+            lines: List::cut(lines),
+            ..Story::default()
+        })))
+    }
+
     /// What lists, bans and the filter have of one client.
     async fn listed(self: &Rc<Self>, wanted: &Wanted) -> Vec<StoryLine> {
         let Wanted::Network(network) = wanted else { return Vec::new() };
@@ -129,39 +157,65 @@ impl House {
         page.lines.iter().filter(telling).map(of_filter).collect()
     }
 
-    /// Lines of the log files.
-    pub(super) async fn log_grep(&self, filter: LogFilter) -> Reply {
-        if self.searches.get() >= SEARCHES_MAX {
+    /// Asks the log files, beside this thread.
+    async fn in_log_files<T: Default + Send + 'static>(
+        &self,
+        ask: impl FnOnce(&Path) -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        if self.searches.get() >= LOG_SEARCHES_MAX {
             let advice = "ask again in a few seconds";
-            let failure = Failure::new(FailureCode::Busy, "too many searches at once", advice);
-            return Reply::Failure(failure);
+            return Err(Failure::new(FailureCode::Busy, "too many searches at once", advice));
         }
         self.searches.set(self.searches.get() + 1);
         let folder = self.orders.borrow().config.log.dir.clone();
-        let story = tokio::task::spawn_blocking(move || logsearch::search(&folder, &filter)).await;
+        let found = tokio::task::spawn_blocking(move || ask(&folder)).await;
         self.searches.set(self.searches.get() - 1);
-        Reply::Story(Box::new(story.unwrap_or_default()))
+        Ok(found.unwrap_or_default())
     }
 
-    async fn logged(&self, wanted: &Wanted) -> Vec<StoryLine> {
+    /// Lines of the log files.
+    pub(super) async fn log_grep(&self, filter: LogFilter) -> Reply {
+        let search = move |folder: &Path| logfiles::search::search(folder, &filter);
+        match self.in_log_files(search).await {
+            Ok(story) => Reply::Story(Box::new(story)),
+            Err(failure) => Reply::Failure(failure),
+        }
+    }
+
+    /// What the log files have. A search that could not be made is said: it is no "unknown".
+    async fn logged(&self, wanted: &Wanted, sums: &mut Vec<String>) -> Vec<StoryLine> {
         let part = match wanted {
             Wanted::Id(id) => id.clone(),
             Wanted::Address(address) => address.clone(),
             Wanted::Network(network) => network.to_string().trim_end_matches("/32").to_owned(),
         };
-        let mut lines = Vec::new();
-        for reject in [false, true] {
-            let filter = LogFilter {
-                reject,
-                parts: List::cut([Text::cut(&part)]),
-                count_max: 100,
-                ..LogFilter::default()
-            };
-            if let Reply::Story(story) = self.log_grep(filter).await {
-                lines.extend(story.lines.iter().cloned());
+        match self.in_log_files(move |folder| logfiles::about(folder, &part)).await {
+            Ok((lines, said)) => {
+                sums.extend(said);
+                lines
+            }
+            Err(failure) => {
+                sums.push(format!("The log files were not searched: {}.", &*failure.message));
+                Vec::new()
             }
         }
-        lines
+    }
+
+    /// Where it was looked for in vain, how far back that goes, and what may be missing.
+    async fn unknown(&self, sums: &mut Vec<String>) {
+        let reach = self.in_log_files(logfiles::reach).await;
+        let reach = reach.unwrap_or_else(|failure| failure.message.to_string());
+        sums.push(format!(
+            "Searched: the last events of each core, the queue, the log files ({reach})."
+        ));
+        let lost: u64 =
+            self.views.borrow().iter().map(|view| view.counter(Counter::LogLinesLost)).sum();
+        if lost > 0 {
+            sums.push(format!(
+                "{lost} lines about refused mail were dropped since the start: it came faster \
+                 than the log could be written."
+            ));
+        }
     }
 
     async fn queued(&self, wanted: &Wanted, lines: &mut Vec<StoryLine>, sums: &mut Vec<String>) {

@@ -32,7 +32,7 @@ const LOOKUP_US_MAX: u64 = 4_000_000;
 /// Replies to one piece.
 const OUT_OCTETS_MAX: usize = 512 << 10;
 /// In the place of an id: no real one begins so.
-const ID: &str = "REHEARSAL00000000000";
+pub const PLAYED_ID: &str = "REHEARSAL00000000000";
 
 /// See the module.
 #[derive(Debug)]
@@ -103,7 +103,7 @@ impl Rehearsal {
             ladder: Ladder::played(desk, from, judged(by_dns)),
         };
         let mut rehearsal = Self {
-            machine: Server::new(Arc::clone(&desk.machines[listener]), ID),
+            machine: Server::new(Arc::clone(&desk.machines[listener]), PLAYED_ID),
             part,
             said: VecDeque::new(),
             plain: Vec::new(),
@@ -118,9 +118,12 @@ impl Rehearsal {
             "connect: the client is a stranger"
         });
         rehearsal.part.notes.extend(by_dns.said.iter().map(|said| format!("connect: {said}")));
-        if desk.config().listeners[listener].tls == ListenerTls::Implicit {
+        if rehearsal.part.is_let_in(desk)
+            && desk.config().listeners[listener].tls == ListenerTls::Implicit
+        {
             rehearsal.begin_tls(desk);
         } else {
+            // Who is turned away hears so in the clear, on every port.
             rehearsal.start(desk);
         }
         rehearsal
@@ -145,7 +148,10 @@ impl Rehearsal {
             desk.tls().and_then(|store| tls::Session::server(store.for_local(local)).ok());
         match session {
             Some(session) => self.tls = Some(Box::new(session)),
-            None => self.over = true,
+            None => {
+                self.part.note("TLS: there is no certificate for it; see `ringpost certificates`");
+                self.over = true;
+            }
         }
     }
 
@@ -177,6 +183,13 @@ impl Rehearsal {
             }
             Err(error) => {
                 self.part.notes.push(format!("TLS failed: {error}"));
+                let listener = &desk.config().listeners[self.part.listener];
+                if listener.tls == ListenerTls::Implicit && !self.part.secured {
+                    self.part.note(
+                        "this listener begins with TLS: a client that does it (`swaks \
+                         --tls-on-connect`), or another listener (--listener)",
+                    );
+                }
                 self.over = true;
             }
         }
@@ -261,6 +274,14 @@ impl Rehearsal {
 impl Part {
     fn note(&mut self, text: &str) {
         self.notes.push(text.to_owned());
+    }
+
+    /// What the machine will hear at connect; said again then.
+    fn is_let_in(&mut self, desk: &Desk) -> bool {
+        let said = self.notes.len();
+        let answer = Stage { part: self, desk }.connect();
+        self.notes.truncate(said);
+        matches!(answer, Answer::Accept)
     }
 
     const fn waits(&self) -> usize {

@@ -1,7 +1,6 @@
-//! Lines of the log files, for the admin tool.
+//! Lines of a log by part and time, over its files.
 //!
-//! *Limits*: `SEARCH_OCTETS_MAX` read for one question, the newest files first;
-//! `SEARCHES_MAX` questions at once. Read beside the house's thread.
+//! *Limits*: [`SEARCH_OCTETS_MAX`] read for one question, the newest files first.
 //! *Failure*: a file that cannot be read is named in the answer.
 
 use std::collections::VecDeque;
@@ -14,21 +13,24 @@ use control::limits::STORY_LINES_MAX;
 use control::{List, LogFilter, Story, StoryLine, Text};
 
 /// Octets read for one question.
-const SEARCH_OCTETS_MAX: u64 = 256 << 20;
+pub const SEARCH_OCTETS_MAX: u64 = 256 << 20;
 /// Octets of a line that are looked at.
-const LINE_OCTETS_MAX: u64 = 64 << 10;
-/// Questions at once.
-pub(super) const SEARCHES_MAX: usize = 2;
+pub(crate) const LINE_OCTETS_MAX: u64 = 64 << 10;
+/// Characters of a time as operators write it.
+pub(crate) const STAMP_CHARS: usize = 19;
+/// The log with every line, and that of what was refused.
+pub(crate) const MAIN: &str = "mainlog";
+pub(crate) const REJECT: &str = "rejectlog";
 
-struct Place {
-    path: PathBuf,
+pub(crate) struct Place {
+    pub(crate) path: PathBuf,
     from: u64,
-    octets: u64,
+    pub(crate) octets: u64,
     inode: u64,
 }
 
 /// The log's files, the newest first; `None` where the folder cannot be read.
-fn places(folder: &Path, name: &str) -> std::io::Result<Vec<Place>> {
+pub(crate) fn places(folder: &Path, name: &str) -> std::io::Result<Vec<Place>> {
     let mut places = Vec::new();
     for entry in fs::read_dir(folder)?.flatten() {
         let file = entry.file_name().to_string_lossy().into_owned();
@@ -63,12 +65,12 @@ fn behind(mut places: Vec<Place>, after: &str) -> Vec<Place> {
 }
 
 /// The time at the head of a line, in the form the operator writes it.
-fn time_of(line: &str) -> String {
+pub(crate) fn time_of(line: &str) -> String {
     let stamp = match line.strip_prefix('{') {
         Some(rest) => rest.splitn(4, '"').nth(3).unwrap_or_default(),
         None => line,
     };
-    stamp.chars().take(19).map(|c| if c == 'T' { ' ' } else { c }).collect()
+    stamp.chars().take(STAMP_CHARS).map(|c| if c == 'T' { ' ' } else { c }).collect()
 }
 
 fn fits(line: &str, filter: &LogFilter, parts: &[String]) -> bool {
@@ -89,8 +91,8 @@ fn fits(line: &str, filter: &LogFilter, parts: &[String]) -> bool {
 
 /// The newest lines that fit.
 #[must_use]
-pub(super) fn search(folder: &Path, filter: &LogFilter) -> Story {
-    let name = if filter.reject { "rejectlog" } else { "mainlog" };
+pub fn search(folder: &Path, filter: &LogFilter) -> Story {
+    let name = if filter.reject { REJECT } else { MAIN };
     let most = match usize::from(filter.count_max) {
         0 => STORY_LINES_MAX,
         count => count.min(STORY_LINES_MAX),
