@@ -255,14 +255,14 @@ fn run(bless: bool, only: &[String]) -> Result<(), String> {
         let each = many.saturating_sub(few) as f64 / (TURNS[1] - TURNS[0]) as f64;
         let before = counts.get(*name).copied();
         let change = before.map_or_else(
-            || "new".to_owned(),
+            || "         new".to_owned(),
             |before| {
                 let change = each / before - 1.0;
                 let mark = if change.abs() > MOVE_SHARE { " <-- moved" } else { "" };
-                format!("{:+.1} %{mark}", change * 100.0)
+                format!("{:>+10.1} %{mark}", change * 100.0)
             },
         );
-        println!("{name:<44}{each:>14.1}{change:>12}");
+        println!("{name:<44}{each:>14.1}{change}");
         if bless {
             counts.insert((*name).to_owned(), each);
         }

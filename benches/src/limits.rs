@@ -81,6 +81,9 @@ pub const SERVER_START_WAIT_S: u64 = 60;
 /// Seconds a measured server may take to end.
 pub const SERVER_END_WAIT_S: u64 = 20;
 
+/// Milliseconds of commits by which is seen which CPU a disk interrupts.
+pub const LOOK_MS: u64 = 200;
+
 /// Milliseconds of load before each burst that counts.
 pub const WARM_UP_MS: u64 = 200;
 

@@ -249,12 +249,12 @@ struct MeasureArguments {
     /// A line for `sh -c` that runs it in the foreground. Once for each server.
     #[arg(long = "server-cmd", value_name = "COMMAND")]
     commands: Vec<String>,
-    /// CPU of the servers.
-    #[arg(long, default_value_t = 0)]
-    server_cpu: usize,
-    /// CPU of the source.
-    #[arg(long, default_value_t = 1)]
-    source_cpu: usize,
+    /// CPU of the servers; otherwise the one that the disk below --spool interrupts.
+    #[arg(long)]
+    server_cpu: Option<usize>,
+    /// CPU of the source; otherwise another one.
+    #[arg(long)]
+    source_cpu: Option<usize>,
     /// Rounds; the servers take turns in each.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -538,9 +538,11 @@ fn run_measure(arguments: MeasureArguments) -> io::Result<ExitCode> {
     let stop = system::stop_signals()?;
     let below = |spool: &PathBuf| mxbench::proc::device_of(spool).ok();
     let device = arguments.device.or_else(|| arguments.spool.as_ref().and_then(below));
+    let asked = [arguments.server_cpu, arguments.source_cpu];
+    let cpus = measure::processors(asked, arguments.spool.as_ref(), device.as_ref())?;
     let plan = Plan {
         servers,
-        cpus: [arguments.server_cpu, arguments.source_cpu],
+        cpus,
         rounds: arguments.rounds.max(1),
         burst: arguments.burst,
         sessions: arguments.sessions,

@@ -172,6 +172,41 @@ pub fn device_of(folder: &Path) -> io::Result<String> {
     Ok(name.to_owned())
 }
 
+/// The interrupts of a block device, or of the one below it (a loop device's file, the adapter of a
+/// disk): the first device upwards that has any of its own.
+fn interrupts_of(device: &str) -> Option<Vec<String>> {
+    if let Ok(file) = fs::read_to_string(format!("/sys/class/block/{device}/loop/backing_file")) {
+        return interrupts_of(&device_of(Path::new(file.trim())).ok()?);
+    }
+    let place = fs::canonicalize(format!("/sys/class/block/{device}")).ok()?;
+    let entries = place.ancestors().find_map(|at| fs::read_dir(at.join("msi_irqs")).ok())?;
+    Some(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
+}
+
+/// How often each CPU was interrupted by a block device so far; `None` where that cannot be seen.
+pub fn interrupts(device: &str) -> Option<Vec<u64>> {
+    let numbers = interrupts_of(device)?;
+    parse_interrupts(&fs::read_to_string("/proc/interrupts").ok()?, &numbers)
+}
+
+/// Adds up the lines of these interrupts in /proc/interrupts, CPU by CPU.
+pub fn parse_interrupts(text: &str, numbers: &[String]) -> Option<Vec<u64>> {
+    let mut lines = text.lines();
+    let heads = lines.next()?.split_ascii_whitespace();
+    let cpus: Vec<usize> =
+        heads.filter_map(|head| head.strip_prefix("CPU")?.parse().ok()).collect();
+    let mut sums = vec![0; cpus.iter().max()? + 1];
+    for line in lines {
+        let Some((number, counts)) = line.split_once(':') else { continue };
+        if numbers.iter().any(|own| own == number.trim()) {
+            for (cpu, count) in cpus.iter().zip(counts.split_ascii_whitespace()) {
+                sums[*cpu] += count.parse::<u64>().ok()?;
+            }
+        }
+    }
+    Some(sums)
+}
+
 /// Whether a device makes single writes durable without a flush (FUA).
 pub fn has_fua(device: &str) -> bool {
     fs::read_to_string(format!("/sys/block/{device}/queue/fua")).is_ok_and(|t| t.trim() == "1")
@@ -255,6 +290,10 @@ mod tests {
         assert_eq!(parse_disk(stats, "vda"), Some(disk));
         assert_eq!(parse_disk(stats, "vda1").map(|disk| disk.flushes), Some(0));
         assert_eq!(parse_disk(stats, "sda"), None);
+        let text = "      CPU0   CPU2\n 24:  1  2  IO-APIC 5-edge ACPI\n 36: 10  20 PCI vd\n 37: 3 4 PCI vd\n";
+        let own = ["36".to_owned(), "37".to_owned()];
+        assert_eq!(parse_interrupts(text, &own), Some(vec![13, 0, 24]));
+        assert_eq!(parse_interrupts("", &own), None);
         let stat = "cpu  9 9 9 9\ncpu1 10 0 20 60 5 1 2 2 0 0\ncpu10 1 1 1 1 1 1 1 1\n";
         assert_eq!(parse_cpu(stat, 1), Some(CpuTicks { busy: 35, all: 100 }));
         let later = CpuTicks { busy: 85, all: 200 };

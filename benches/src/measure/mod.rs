@@ -20,7 +20,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::launch::{self, Running};
-use crate::limits::{FLOOR_NAME, LARGE_MESSAGE, WARM_UP_MS};
+use crate::limits::{FLOOR_NAME, LARGE_MESSAGE, LOOK_MS, WARM_UP_MS};
 use crate::meter::{Alone, Burst, Meter, own_path};
 use crate::source::report::Summary;
 use crate::{commit, proc, system};
@@ -73,6 +73,35 @@ pub struct Plan {
     pub spool: Option<PathBuf>,
 }
 
+/// CPUs of servers and source: those asked for; else the servers get the one that the disk below
+/// the spool interrupts. The source is in the place of other machines, which neither take our
+/// disk's interrupts nor run the kernel's workers for its writes.
+///
+/// # Errors
+/// The disk's.
+pub fn processors(
+    asked: [Option<usize>; 2],
+    spool: Option<&PathBuf>,
+    device: Option<&String>,
+) -> io::Result<[usize; 2]> {
+    let other = |cpu: usize| usize::from(cpu == 0);
+    let own = match asked {
+        [Some(server), source] => return Ok([server, source.unwrap_or_else(|| other(server))]),
+        [None, Some(source)] => return Ok([other(source), source]),
+        [None, None] => spool.zip(device),
+    };
+    let Some((folder, device)) = own else { return Ok([0, 1]) };
+    let before = proc::interrupts(device);
+    commit::measure(folder, Duration::from_millis(LOOK_MS))?;
+    let counts = before.zip(proc::interrupts(device));
+    let most = counts.and_then(|(before, after)| {
+        let each = after.iter().zip(&before).map(|(after, before)| after - before).enumerate();
+        each.max_by_key(|(_, count)| *count)
+    });
+    let server = most.filter(|(_, count)| *count > 0).map_or(0, |(cpu, _)| cpu);
+    Ok([server, other(server)])
+}
+
 struct Load {
     name: String,
     arguments: Vec<String>,
@@ -88,6 +117,7 @@ pub fn run(plan: &Plan, stop: OwnedFd) -> io::Result<Report> {
         ..Report::default()
     };
     check(plan)?;
+    report.cpus = plan.cpus;
     report.load_average[0] = system::load_average();
     if let Some(folder) = &plan.spool {
         report.commit = Some(commit::measure(folder, plan.burst)?);

@@ -74,6 +74,8 @@ pub struct Report {
     pub loads_half: Vec<String>,
     /// Sessions at the same time.
     pub sessions: u32,
+    /// CPUs of servers and source.
+    pub cpus: [usize; 2],
     /// Before and after.
     pub load_average: [f64; 2],
     /// Every burst.
@@ -173,6 +175,8 @@ impl Report {
         let mut text = String::from(
             "medians [least-most]; CPU of all of a server's processes, busy = that over the time\n",
         );
+        let [servers, source] = self.cpus;
+        let _ = writeln!(text, "servers on CPU {servers}, source on CPU {source}");
         for load in &self.loads {
             let _ = writeln!(text, "\n{load}");
             let _ = writeln!(

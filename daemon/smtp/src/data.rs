@@ -10,6 +10,8 @@
 //!
 //! *Not here*: limits on what was seen (the server's), digests, MIME.
 
+use crate::ends::plain_lines;
+
 /// What to do with a CR or LF in content that is not part of a CRLF.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum BareNewline {
@@ -283,21 +285,14 @@ impl Scanner {
         let mut line = self.line;
         let mut longest = self.facts.line_longest;
         let dots = self.framing == Framing::Dots;
-        self.at = loop {
-            let Some(n) = memchr::memchr2(b'\r', b'\n', &rest[at..]) else { break At::Text };
-            let end = at + n;
-            if rest[end] != b'\r' || rest.get(end + 1) != Some(&b'\n') {
-                break At::Text;
-            }
-            longest = longest.max(line + n as u64);
+        plain_lines(rest, |start, end| {
+            longest = longest.max(line + (end - start) as u64);
             line = 0;
             at = end + 2;
-            match rest.get(at) {
-                None => break At::Line,
-                Some(b'.') if dots => break At::Line,
-                Some(_) => {}
-            }
-        };
+            !dots || rest.get(at) != Some(&b'.')
+        });
+        let at_dot = at > 0 && dots && rest.get(at) == Some(&b'.');
+        self.at = if at_dot || (at > 0 && at == rest.len()) { At::Line } else { At::Text };
         self.line = line;
         if !self.discard {
             self.facts.line_longest = longest;

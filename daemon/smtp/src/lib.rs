@@ -16,6 +16,8 @@ pub mod reply;
 
 pub mod command;
 
+mod ends;
+
 pub mod data;
 
 pub mod trace;
