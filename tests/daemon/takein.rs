@@ -1,14 +1,19 @@
 //! Two halves of a mirror that went on alone, each without the other: the mail of one is taken in
 //! by the other, whose ids mean other messages.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use spool::limits::RECORD_HEADER;
+use spool::record::{RecordHeader, RecordKind};
 
 use super::backend::Backend;
 use super::client::Client;
 use super::mirror::{FILE, alarms, fill, mirrored, text};
-use super::programs::{Daemon, Folder, Setup, sink};
+use super::programs::{Daemon, Folder, Running, Setup, program, sink};
 
 /// Messages with these subjects; their ids.
 fn deliver(daemon: &Daemon, name: &str, count: usize, octets: usize) -> Vec<String> {
@@ -156,5 +161,162 @@ fn a_half_with_an_unreadable_message_is_named_and_left_as_it_is() {
     assert!(text(&refused).contains("none was taken in"), "{}", text(&refused));
     assert_eq!(crc32c::crc32c(&fs::read(alien).expect("there")), before, "left as it is");
     assert_eq!(daemon.ledger().queued, 4);
+    assert!(daemon.stop().success());
+}
+
+/// Two halves that went on alone, with so many messages of their own, and three of both; the daemon
+/// runs with one of them. Where the other one is, and the name of its mail.
+fn halves(folder: &Folder, daemon: &mut Daemon, count: usize) -> (PathBuf, &'static str) {
+    let (first, second) = (folder.path("first").join(FILE), folder.path("second").join(FILE));
+    deliver(daemon, "common", 3, 100);
+    assert!(daemon.stop().success());
+    let aside = folder.path("aside");
+    for (gone, name) in [(&second, "left"), (&first, "right")] {
+        fs::rename(gone, &aside).expect("taken out");
+        daemon.start_again();
+        deliver(daemon, name, count, 15_000);
+        assert!(daemon.stop().success());
+        fs::rename(&aside, gone).expect("put back");
+    }
+    daemon.start_again();
+    assert!(alarms(daemon).contains("spool take-in"), "{}", alarms(daemon));
+    let counts_left = alarms(daemon).contains("device 1 of the spool is out");
+    if counts_left { (second, "right") } else { (first, "left") }
+}
+
+/// The ids that each subject arrived under: one that is delivered again keeps its id, one that was
+/// taken in again has two.
+fn ids_of_arrived(maildir: &Path) -> BTreeMap<String, BTreeSet<String>> {
+    let mut all: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for entry in fs::read_dir(maildir.join("new")).expect("a Maildir").flatten() {
+        let text = fs::read_to_string(entry.path()).expect("a message");
+        let subject = text.lines().find_map(|line| line.strip_prefix("Subject: "));
+        let id = text.lines().find_map(|line| line.trim().strip_prefix("id "));
+        let id = id.expect("our Received line").split_whitespace().next().expect("an id");
+        all.entry(subject.expect("a subject").to_owned()).or_default().insert(id.to_owned());
+    }
+    all
+}
+
+/// Cut off in the middle, with part of what it took delivered already, and begun again.
+#[test]
+fn a_take_in_that_is_killed_and_begun_again_takes_nothing_twice() {
+    const COUNT: usize = 400;
+    let folder = Folder::new("alone-cut");
+    let (address, maildir) = (Backend::nowhere(), folder.path("maildir"));
+    let mut setup = mirrored(&folder, Setup::new(address));
+    setup.retry = "first_s = 0.2\nfactor = 1.0\nmax_s = 0.2\nexpire_s = 3600\n".to_owned();
+    let mut daemon = Daemon::start("alone-cut-daemon", setup);
+    halves(&folder, &mut daemon, COUNT);
+    let (_sink, _) = sink(&maildir, &address.to_string(), &[]);
+    let taken = |daemon: &Daemon| daemon.log().matches("is taken in as").count();
+    // Within a group of those that are held together, and between two.
+    for more in [20, 45, 90] {
+        let before = taken(&daemon);
+        let mut tool = Command::new(program("ringpost"));
+        tool.arg("--socket").arg(daemon.folder.path("admin.sock"));
+        tool.args(["spool", "take-in", "--yes"]).stdout(Stdio::null()).stderr(Stdio::null());
+        let tool = Running(tool.spawn().expect("ringpost runs"));
+        daemon.until("some of it", |daemon| taken(daemon) >= before + more);
+        daemon.kill();
+        drop(tool);
+        daemon.start_again();
+        assert!(alarms(&daemon).contains("spool take-in"), "it was through: {}", alarms(&daemon));
+        // What is released is delivered; the rest is held.
+        daemon.until_empty();
+    }
+    let delivered = ids_of_arrived(&maildir).len();
+    assert!(delivered > COUNT + 3, "nothing of the half is delivered yet: {delivered}");
+    let said = text(&daemon.tool(&["spool", "take-in"]));
+    assert!(said.contains(" were taken in before"), "{said}");
+    let done = daemon.tool(&["spool", "take-in", "--yes"]);
+    assert!(done.status.success(), "{}", text(&done));
+    assert!(text(&done).contains(" were taken in before"), "{}", text(&done));
+    daemon.until_empty();
+    assert_eq!(daemon.ledger().held, 0, "something is held still");
+    let all = ids_of_arrived(&maildir);
+    let count = |name: &str| all.keys().filter(|s| s.starts_with(name)).count();
+    assert_eq!((count("common"), count("left"), count("right")), (3, COUNT, COUNT));
+    // The three of both wait on the half still, which does not know that they were delivered.
+    let own = all.iter().filter(|(subject, _)| !subject.starts_with("common"));
+    let twice: Vec<_> = own.filter(|(_, ids)| ids.len() > 1).collect();
+    assert!(twice.is_empty(), "taken in twice: {twice:?}");
+    assert!(daemon.stop().success());
+}
+
+/// What the operator had frozen on the half stays frozen; all else is released.
+#[test]
+fn what_is_held_on_the_half_stays_held() {
+    let folder = Folder::new("alone-held");
+    let (first, second) = (folder.path("first").join(FILE), folder.path("second").join(FILE));
+    let mut setup = mirrored(&folder, Setup::new(Backend::nowhere()));
+    setup.cores = 1;
+    setup.retry = "first_s = 3600\nfactor = 1.0\nmax_s = 3600\nexpire_s = 86400\n".to_owned();
+    let mut daemon = Daemon::start("alone-held-daemon", setup);
+    assert!(daemon.stop().success());
+    let aside = folder.path("aside");
+    for gone in [&second, &first] {
+        fs::rename(gone, &aside).expect("taken out");
+        daemon.start_again();
+        let ids = deliver(&daemon, "own", 2, 100);
+        daemon.until("a freeze", |d| d.tool(&["queue", "freeze", &ids[0]]).status.success());
+        assert!(daemon.stop().success());
+        fs::rename(&aside, gone).expect("put back");
+    }
+    daemon.start_again();
+    // Two recipients each: one of the two messages is held.
+    assert_eq!((daemon.ledger().held, daemon.ledger().queued), (2, 2));
+    let done = daemon.tool(&["spool", "take-in", "--yes"]);
+    assert!(done.status.success(), "{}", text(&done));
+    assert_eq!((daemon.ledger().held, daemon.ledger().queued), (4, 4));
+    daemon.kill();
+    daemon.start_again();
+    assert_eq!((daemon.ledger().held, daemon.ledger().queued), (4, 4));
+    let list = daemon.tool(&["queue", "list", "--held"]);
+    let new = text(&list).split_whitespace().filter(|w| w.len() > 21).count();
+    assert!(new >= 2, "{}", text(&list));
+    assert!(daemon.stop().success());
+}
+
+/// Changes an octet of a message's body where it stands, and makes its checksum right again.
+fn change(path: &Path, words: &[u8]) {
+    let mut octets = fs::read(path).expect("a half of the spool");
+    let at = octets.windows(words.len()).position(|w| w == words).expect("it stands there");
+    let is_record = |start: &usize| {
+        let header = RecordHeader::decode(&octets[*start..]);
+        let Some(header) = header.filter(|h| h.kind == RecordKind::Message as u8) else {
+            return false;
+        };
+        let end = start + RECORD_HEADER + usize::try_from(header.length).expect("small");
+        end > at && octets.get(start + RECORD_HEADER..end).is_some_and(|b| header.covers(b))
+    };
+    let start = (0..=at).rev().filter(|n| n % 8 == 0).find(is_record);
+    let start = start.expect("a record");
+    let length = RecordHeader::decode(&octets[start..]).expect("just seen").length;
+    let end = start + RECORD_HEADER + usize::try_from(length).expect("small");
+    octets[at] ^= 0x20;
+    let header = RecordHeader::of(RecordKind::Message, &octets[start + RECORD_HEADER..end]);
+    let file = File::options().write(true).open(path).expect("ours");
+    file.write_all_at(&octets[at..=at], at as u64).expect("written");
+    file.write_all_at(&header.to_bytes(), start as u64).expect("written");
+}
+
+/// One id, one time, one size, one sender, and another octet: another message.
+#[test]
+fn a_message_that_differs_in_one_octet_is_not_the_same() {
+    let folder = Folder::new("alone-octet");
+    let mut setup = mirrored(&folder, Setup::new(Backend::nowhere()));
+    setup.cores = 1;
+    setup.retry = "first_s = 3600\nfactor = 1.0\nmax_s = 3600\nexpire_s = 86400\n".to_owned();
+    let mut daemon = Daemon::start("alone-octet-daemon", setup);
+    let (alien, _) = halves(&folder, &mut daemon, 1);
+    let said = text(&daemon.tool(&["spool", "take-in"]));
+    assert!(said.contains("1 messages would be") && said.contains("3 stand here"), "{said}");
+    change(&alien, b"Subject: common 1");
+    let said = text(&daemon.tool(&["spool", "take-in"]));
+    assert!(said.contains("2 messages would be") && said.contains("2 stand here"), "{said}");
+    let done = text(&daemon.tool(&["spool", "take-in", "--yes"]));
+    assert!(done.contains("2 messages were taken in"), "{done}");
+    assert_eq!(daemon.ledger().queued, 2 * (3 + 1 + 2));
     assert!(daemon.stop().success());
 }

@@ -359,6 +359,9 @@ pub struct QueueMessage {
     pub entry: QueueEntry,
     /// The session it came with.
     pub session: Text<ID_OCTETS_MAX>,
+    /// The message it was made from (a report), or is (taken in from a half of the spool that
+    /// went on alone); empty: none.
+    pub parent: Text<ID_OCTETS_MAX>,
     /// Receipt, wall microseconds.
     pub received_us: u64,
     /// Expiry, wall microseconds; 0: the config's.

@@ -542,6 +542,7 @@ fn shown(desk: &Desk, id: TransactionId, stored: Result<&StoredMessage, ReadErro
     Reply::Message(Box::new(QueueMessage {
         entry: entry(desk, live, Some(envelope), true),
         session: Text::cut(&id.session.to_string()),
+        parent: envelope.parent.map_or_else(Text::default, |p| Text::cut(&p.to_string())),
         received_us: envelope.received_wall_us,
         expires_us: envelope.expiry_wall_us,
         client: envelope.client.map_or_else(Text::default, |c| Text::cut(&c.to_string())),

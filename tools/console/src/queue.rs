@@ -83,6 +83,9 @@ pub(crate) fn show(page: &mut Page, message: &QueueMessage) {
     let entry = &message.entry;
     page.field("id", &entry.id);
     page.field("session", &message.session);
+    if !message.parent.is_empty() {
+        page.field("made from", &message.parent);
+    }
     page.field("state", state(entry));
     page.field("received", &format!("{}, {} ago", wall(message.received_us), span(entry.age_s)));
     if message.expires_us > 0 {

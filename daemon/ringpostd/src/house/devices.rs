@@ -5,7 +5,6 @@
 //! to it.
 //! *Failure*: when that cannot be written, the core that asked answers 451 and asks again.
 
-use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
@@ -14,7 +13,6 @@ use std::sync::Arc;
 use control::{Failure, FailureCode, Reply, Text};
 use spool::disk::Device as _;
 use spool::file::FileDevice;
-use spool::id::TransactionId;
 use spool::set::Blanking;
 
 use crate::config::Config;
@@ -40,8 +38,6 @@ pub(super) struct Absent {
     busy: bool,
     /// Mail of a half that went on alone is being taken in: messages done, of how many.
     pub(super) taking: Option<(usize, usize)>,
-    /// Messages taken in from it in this life: their ids there, and when they were received.
-    pub(super) taken: HashSet<(TransactionId, u64)>,
 }
 
 /// A device found at one of the config's places that no member of the set has.
