@@ -95,3 +95,31 @@ fn an_old_spool_stays_as_it_is_until_it_is_raised() {
         assert!(mail.ends_with("\r\nSubject: x\r\n\r\nkept\r\n"), "{mail}");
     }
 }
+
+/// A version under trial may be left for the one before it, which must find a set it can read.
+#[test]
+fn a_set_made_under_trial_is_of_the_older_format_until_the_version_is_blessed() {
+    let mut setup = Setup::new(Backend::nowhere());
+    setup.cores = 1;
+    setup.retry = "first_s = 3600\nfactor = 1.0\nmax_s = 3600\nexpire_s = 86400\n".to_owned();
+    let blessed = |says: &str| vec![("RINGPOST_BLESSED".to_owned(), says.to_owned())];
+    setup.environment = blessed("0");
+    let mut daemon = Daemon::start("format-trial", setup);
+    assert_eq!(daemon.ask(&["version"])["spool_format"], 1);
+    let mut client = Client::greeted(daemon.address);
+    let id = client.deliver("a@example.net", &["b@example.org"], "Subject: x\r\n\r\nkept\r\n");
+    assert!(daemon.stop().success());
+    assert_eq!(stand(&daemon, "Received: from "), 1, "in words, as the version before reads it");
+    // Still under trial.
+    daemon.start_again();
+    assert_eq!(daemon.ask(&["version"])["spool_format"], 1);
+    assert!(daemon.stop().success());
+    daemon.set(|setup| setup.environment = blessed("1"));
+    daemon.start_again();
+    assert_eq!(daemon.ask(&["version"])["spool_format"], 2);
+    assert!(daemon.log().contains("raised from format 1 to format 2"), "{}", daemon.log());
+    assert!(daemon.stop().success());
+    let (format, mail) = exported(&daemon, &[id], "mail");
+    assert_eq!(format, 2);
+    assert!(mail[0].ends_with("\r\nSubject: x\r\n\r\nkept\r\n"), "{}", mail[0]);
+}

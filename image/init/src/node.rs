@@ -39,7 +39,7 @@ const SHELL: &str = "/bin/sh";
 /// Where it is written why there is no mail.
 const MAINTENANCE: &str = "/run/maintenance";
 
-/// Tells the daemon that its version is not under trial.
+/// Tells the daemon whether its version is under trial.
 const BLESSED: &str = "RINGPOST_BLESSED";
 
 /// How the machine ends.
@@ -180,11 +180,9 @@ impl Node {
         self.door = Door::new();
         let daemon = Service::new("ringpostd", &words, self.config.clone());
         let daemon = daemon.with(health::VARIABLE, self.door.word());
-        let mut daemon = daemon.with("NOTIFY_SOCKET", notify::PATH);
-        if self.trial.is_none() {
-            // No way back to a version that cannot read what this one writes.
-            daemon = daemon.with(BLESSED, "1");
-        }
+        let daemon = daemon.with("NOTIFY_SOCKET", notify::PATH);
+        // Without a trial there is no way back to a version that cannot read what this one writes.
+        let daemon = daemon.with(BLESSED, if self.trial.is_none() { "1" } else { "0" });
         self.daemon = Some(daemon);
         self.was_ready = false;
     }

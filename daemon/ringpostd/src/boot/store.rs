@@ -30,7 +30,8 @@ use super::waiting;
 /// The file of a spool in a directory.
 pub(super) const FILE: &str = "ringpost.spool";
 const MIB: u32 = 1 << 20;
-/// Set for a version that is not under trial: it may write what the one before it cannot read.
+/// Said by whoever looks after the versions of the machine: `1` of a version that is not under
+/// trial, which may write what the one before it cannot read; `0` of one that is.
 const BLESSED: &str = "RINGPOST_BLESSED";
 
 /// A spool that nobody else can open now.
@@ -70,7 +71,8 @@ pub(super) fn lock(config: &Config, cores: usize, wall_us: u64) -> Result<Locked
         let devices = found(&places, durability, config.spool.lone_member)?;
         return Ok(Locked { devices, geometry, notes });
     }
-    let devices = make(&places, geometry, durability, wall_us)?;
+    let format = new_format(is_blessed(), config.spool.raise_format);
+    let devices = make(&places, (geometry, format), durability, wall_us)?;
     let (count, mib) = (geometry.segments, geometry.segment_bytes / MIB);
     notes.push(format!("made a spool of {} x {count} segments of {mib} MiB", places.len()));
     Ok(Locked { devices, geometry, notes })
@@ -180,20 +182,29 @@ impl Locked {
         let set = Set::open(devices, config.node.id, config.spool.lone_member).map_err(explain)?;
         notes.extend(differs(&set, geometry));
         let cores = u16::try_from(cores).unwrap_or(u16::MAX);
-        // Whoever looks after the versions of the machine says when there is no way back.
-        let is_blessed = std::env::var_os(BLESSED).is_some();
         let options = Options {
             cores,
             pid: std::process::id(),
             wall_us,
             generation: random()?,
-            raise_format: config.spool.raise_format || is_blessed,
+            raise_format: config.spool.raise_format || is_blessed() == Some(true),
         };
         let recovered = recovery::recover(set, options, progress).map_err(explain)?;
         let recovery::Recovered { set, run, logs, report } = recovered;
         notes.extend(format_said(report.format, set.superblock.format));
         Ok(Store { set, run, logs, report, notes })
     }
+}
+
+/// Whether this version is not under trial, if somebody says so.
+fn is_blessed() -> Option<bool> {
+    std::env::var_os(BLESSED).map(|said| said != "0")
+}
+
+/// In which format a set is made: a version under trial may yet be left for the one before it,
+/// which must find a set that it can read.
+fn new_format(is_blessed: Option<bool>, raise: bool) -> Format {
+    if is_blessed == Some(false) && !raise { Format::V1 } else { Format::NEWEST }
 }
 
 /// What is worth saying of the format it was found in and the one it is written in.
@@ -395,7 +406,7 @@ fn found(
 
 fn make(
     places: &[PlaceOf],
-    geometry: Geometry,
+    (geometry, format): (Geometry, Format),
     durability: Durability,
     wall_us: u64,
 ) -> Result<Vec<FileDevice>, BootError> {
@@ -420,7 +431,8 @@ fn make(
     let seeds = Seeds { set: random()?, log: random()?, generation: random()? };
     // Files are zero already; what a device held before must go.
     let zero = places.iter().any(|place| place.is_device);
-    set::format(&mut devices, geometry, seeds, wall_us, zero).map_err(explain)?;
+    let made = set::format_as(format, &mut devices, geometry, seeds, wall_us, zero);
+    made.map_err(explain)?;
     for place in places.iter().filter(|place| !place.is_device) {
         let named = fs::rename(place.unfinished(), &place.path)
             .and_then(|()| fs::File::open(&place.place)?.sync_all());
