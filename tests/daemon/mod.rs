@@ -33,6 +33,7 @@ mod relay;
 mod refill;
 mod reports;
 mod space;
+mod stripe;
 mod takein;
 mod tls;
 mod upgrade;

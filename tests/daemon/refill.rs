@@ -143,3 +143,49 @@ fn a_half_comes_back_to_a_log_without_room_and_a_dead_next_hop() {
     daemon.start_again();
     nothing_is_lost(&mut daemon, &all, address, &maildir);
 }
+
+/// The only half cannot be written when the other one comes back: that one waits, and is filled
+/// when it can.
+#[test]
+fn a_half_that_comes_back_waits_for_a_log_that_cannot_be_written() {
+    let folder = Folder::new("waits");
+    let (first, second) = (folder.path("first"), folder.path("second"));
+    let (address, maildir) = (Backend::nowhere(), folder.path("maildir"));
+    let [lone, back] = ["lone", "back"].map(|name| Loop::new(name, 160 * MIB));
+    put(&lone, &first);
+    put(&back, &second);
+    let mut setup = mirrored(&folder, Setup::new(address));
+    (setup.cores, setup.segments) = (1, 8);
+    setup.spool.push_str("commit_wait_s_max = 0.5\n");
+    let mut daemon = Daemon::start("waits-daemon", setup);
+    assert!(daemon.stop().success());
+    fs::remove_file(&second).expect("taken out");
+    daemon.start_again();
+    let list = folder.path("acked");
+    loaded(&mut daemon, &list, 1000, |_| {});
+    let mut all = acked(&list);
+
+    // Each write is refused by the device, as by one that has made itself read-only.
+    run("blockdev", &["--setro", &lone.device]);
+    let more = source(daemon.address, &["--tolerant", "--total", "4", "--sessions", "4"]);
+    assert_eq!(more["acked"], 0, "{more}");
+    daemon.until("a log that cannot be written", |d| alarms(d).contains("cannot be written"));
+    put(&back, &second);
+    let begun = fill(&daemon);
+    assert!(begun.status.success() && text(&begun).contains("being filled"), "{}", text(&begun));
+    let waits = "core 0: device 1 waits to be filled until its log can be written";
+    daemon.until("its wait", |daemon| alarms(daemon).contains(waits));
+    assert!(text(&daemon.tool(&["status"])).contains(waits), "a person sees it, too");
+    assert_eq!(counts(&daemon), 0);
+
+    run("blockdev", &["--setrw", &lone.device]);
+    daemon.until("a full half", |daemon| counts(daemon) > 0);
+    assert!(!alarms(&daemon).contains("device 1"), "{}", alarms(&daemon));
+    let list = folder.path("acked-after");
+    loaded(&mut daemon, &list, 1000, |_| {});
+    all.extend(acked(&list));
+    daemon.kill();
+    fs::remove_file(&first).expect("taken out");
+    daemon.start_again();
+    nothing_is_lost(&mut daemon, &all, address, &maildir);
+}
