@@ -28,10 +28,13 @@ fn arrived(maildir: &Path) -> HashSet<String> {
 }
 
 /// What the operator was told he must know.
-fn alarms(daemon: &Daemon) -> Vec<String> {
+pub(super) fn alarms(daemon: &Daemon) -> Vec<String> {
     let log = daemon.log();
-    // Mail that waits may fill the spool: that is said, and refuses new mail for a while.
-    let alarms = log.lines().filter(|l| l.contains(" ALARM ") && !l.contains("spool_full"));
+    // Mail that waits may fill the spool: that is said, and refuses new mail for a while. A machine
+    // that stood still is told, too.
+    let of_world =
+        |line: &str| ["ALARM spool_full", "ALARM stalled"].iter().any(|a| line.contains(a));
+    let alarms = log.lines().filter(|l| l.contains(" ALARM ") && !of_world(l));
     alarms.map(str::to_owned).collect()
 }
 

@@ -18,6 +18,7 @@ use spool::batch::{BatchHeader, Records};
 use spool::limits::{BLOCK, HEAD_BYTES};
 use spool::record::RecordKind;
 
+use super::kill::alarms;
 use super::{long, random, seed};
 use crate::daemon::client::id_of;
 use crate::daemon::programs::{Daemon, Folder, Running, Setup, sink};
@@ -295,8 +296,6 @@ fn kills_under_smtp_source_lose_none() {
     }
     println!("{counted} kills counted ({flawed} not): {total} acknowledged, none lost or changed");
     assert!(total >= ACKED_MIN * rounds, "only {total} acknowledged");
-    let log = daemon.log();
-    let alarms = log.lines().filter(|l| l.contains(" ALARM ") && !l.contains("spool_full"));
-    assert_eq!(alarms.collect::<Vec<_>>(), Vec::<&str>::new());
+    assert_eq!(alarms(&daemon), Vec::<String>::new());
     assert!(daemon.stop().success());
 }
