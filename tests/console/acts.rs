@@ -175,13 +175,28 @@ fn addresses_are_blocked_and_let_in() {
     let mut setup = Setup::new(backend.address);
     setup.limits = "connection_rate = \"1 per day\"\nexempt_networks = []\n".to_owned();
     let mut daemon = Daemon::start("block", setup);
-    fine(&daemon, &["block", "127.0.0.0/8", "--why", "a flood"]);
+    // What cannot be meant changes nothing.
+    for (words, code, why) in [
+        (&["block", "192.0.2.1", "--for-s", "0"][..], 2, "0 is not in 1.."),
+        (&["block", "1.2.3"], 1, "192.0.2.0/24"),
+        (&["queue", "hold", "x..y"], 1, "is no domain"),
+        (&["queue", "retry", "X"], 1, "queue list"),
+        (&["queue", "import", "nope.eml"], 2, "ID.envelope"),
+    ] {
+        let output = daemon.tool(words);
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {}", text(&output));
+        assert!(whole(&output).contains(why), "{words:?}: {}", text(&output));
+    }
+    assert!(fine(&daemon, &["rules"]).starts_with("None"));
+    let said = fine(&daemon, &["block", "127.0.0.0/8", "--why", "a flood"]);
+    assert!(said.contains("until `ringpost unblock` takes it back"), "{said}");
     let reply = Client::connect_silent(daemon.address).reply();
     assert!(reply.starts_with("554 5.7.1 ["), "{reply}");
     let why = whole(&daemon.tool(&["why", "127.0.0.1"]));
     assert!(why.contains("a flood") && why.contains("blocked"), "{why}");
     assert!(fine(&daemon, &["blocks"]).contains("127.0.0.0/8"));
-    fine(&daemon, &["allow", "127.0.0.1", "--for-s", "3600"]);
+    let said = fine(&daemon, &["allow", "127.0.0.1", "--for-s", "3600"]);
+    assert!(said.contains("let in past every limit for 3600 s"), "{said}");
     for _ in 0..5 {
         Client::greeted(daemon.address);
     }

@@ -191,6 +191,10 @@ fn a_route_that_demands_tls_demands_it_of_the_named_host_too() {
     let forced = say(&daemon, &["queue", "move", &ids[1], "--unchecked"], &to_clear);
     assert!(forced.status.success(), "{}", text(&forced));
     daemon.line_with(&[" == a@example.org", &ids[0], "no TLS with the next hop"]);
+    let summary = fine(&daemon, &["queue", "summary"]);
+    for part in [&*format!("@{to_clear}/0"), "STARTTLS is not offered"] {
+        assert!(summary.contains(part), "{part}: {summary}");
+    }
     let why = fine(&daemon, &["why", &ids[0]]);
     for part in [&*format!("moved to {to_clear}"), "STARTTLS is not offered"] {
         assert!(why.contains(part), "{part}: {why}");

@@ -300,8 +300,10 @@ fn routes_recipients_and_backends_are_tried() {
     assert!(route.contains(&port) && route.contains("up"), "{route}");
     let verify = whole(&daemon.tool(&["verify", "a@elsewhere.example"]));
     assert!(verify.contains("from a stranger refused, relay_denied"), "{verify}");
+    assert!(verify.contains("no domain of ours"), "{verify}");
     let verify = whole(&daemon.tool(&["verify", "a@example.org"]));
     assert!(verify.contains("from a stranger taken"), "{verify}");
+    assert!(verify.contains("a recipient of ours") && verify.contains("way there hosts, "));
     let tried = whole(&daemon.tool(&["test", "backend"]));
     assert!(tried.contains("connected") && tried.contains("SIZE 4321"), "{tried}");
     let nowhere = Backend::nowhere().to_string();

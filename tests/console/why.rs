@@ -37,6 +37,8 @@ fn the_files_of_a_dead_daemon_know_what_was_refused() {
     let refused = id_of(&reply).to_owned();
     daemon.line_with(&[&refused]);
     daemon.kill();
+    let dead = daemon.tool(&["status"]);
+    assert!(whole(&dead).contains("log tail --dir FOLDER"), "{}", text(&dead));
     let none = daemon.tool(&["why", &refused]);
     assert_eq!(none.status.code(), Some(3), "{}", text(&none));
     assert!(whole(&none).contains("--dir FOLDER"), "{}", text(&none));
@@ -112,6 +114,13 @@ fn why_knows_what_was_refused_what_waits_and_what_a_client_did() {
     assert_eq!(daemon.tool(&["why", "nonsense"]).status.code(), Some(1));
     let found = whole(&daemon.tool(&["log", "grep", "WHO@elsewhere.example"]));
     assert!(found.contains("relaying denied"), "{found}");
+    let none = daemon.tool(&["log", "grep", "nothing-that-was-said"]);
+    assert!(whole(&none).contains("No line fits"), "{}", text(&none));
+    let odd = daemon.tool(&["log", "grep", "x", "--since", "tomorrow"]);
+    assert_eq!(odd.status.code(), Some(2), "{}", text(&odd));
+    assert!(whole(&odd).contains("this is no time"), "{}", text(&odd));
+    let late = daemon.tool(&["log", "grep", "relaying", "--since", "2026-01"]);
+    assert!(whole(&late).contains("relaying denied"), "{}", text(&late));
     let tail = whole(&daemon.tool(&["log", "tail", "--reject", "--count", "1"]));
     assert!(!tail.is_empty(), "{tail}");
     assert!(daemon.stop().success());

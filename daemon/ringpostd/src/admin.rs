@@ -336,7 +336,14 @@ impl Clerk {
         let id = match (id.parse::<TransactionId>(), id.parse::<MessageId>()) {
             (Ok(id), _) => desk.log.get(id).map(|live| live.id),
             (_, Ok(session)) => of_session(session),
-            _ => return fail(desk, number, FailureCode::Refused, "this is no message id"),
+            _ => {
+                return fail(
+                    desk,
+                    number,
+                    FailureCode::Refused,
+                    "this is no message id: `ringpost queue list` has them",
+                );
+            }
         };
         let Some(id) = id else {
             return fail(desk, number, FailureCode::NotFound, "no such message");

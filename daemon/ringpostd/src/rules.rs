@@ -64,7 +64,9 @@ fn network_of(text: &str) -> Result<Network, String> {
         crate::config::NetworkError::HostBits(network) => {
             format!("{text} has bits behind its prefix; {network} is meant?")
         }
-        _ => format!("{text} is neither an address nor a network"),
+        _ => format!(
+            "{text} is neither an address nor a network: 192.0.2.1, 192.0.2.0/24, 2001:db8::/64"
+        ),
     })
 }
 
@@ -102,7 +104,8 @@ impl Rules {
             Rule::HoldDomain(domain) => {
                 let domain = domain.trim().to_ascii_lowercase();
                 let good = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b) || b > 127;
-                if domain.is_empty() || !domain.bytes().all(good) {
+                let labels = domain.trim_end_matches('.').split('.').all(|label| !label.is_empty());
+                if !labels || !domain.bytes().all(good) {
                     return Err(format!("{domain:?} is no domain"));
                 }
                 new.held.insert(domain);

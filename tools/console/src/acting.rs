@@ -211,7 +211,7 @@ fn listed_arguments() -> Vec<Arg> {
     vec![
         Arg::new("NETWORK").required(true).help("192.0.2.1, 192.0.2.0/24, 2001:db8::/64"),
         option("for-s", "SECONDS", "For so long; without it for good")
-            .value_parser(value_parser!(u64)),
+            .value_parser(value_parser!(u64).range(1..)),
         option("why", "TEXT", "For whoever looks later"),
     ]
 }

@@ -127,8 +127,12 @@ pub(crate) const ROWS: [Row; 12] = [
 /// The daemon reads the file: it needs the whole path.
 fn path(m: &ArgMatches) -> Result<Text<{ control::limits::ADDRESS_OCTETS_MAX }>, Trouble> {
     let file = text(m, "FILE").unwrap_or_default();
-    let whole =
-        std::fs::canonicalize(file).map_err(|error| usage(format!("{file}: {error}"), ""))?;
+    let whole = std::fs::canonicalize(file).map_err(|error| {
+        usage(
+            format!("{file}: {error}"),
+            "Name a config file; `config show` prints one to begin with.",
+        )
+    })?;
     Text::try_from(whole.display().to_string())
         .map_err(|error| usage(format!("the path is {error} octets"), ""))
 }

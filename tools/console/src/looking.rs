@@ -4,7 +4,7 @@ use clap::{Arg, ArgMatches, value_parser};
 use control::{List, LogFilter, Reply, Request, WhyFilter};
 
 use crate::exit::Trouble;
-use crate::row::{Row, bounded, dead_logs, flag, option, optional, row};
+use crate::row::{Row, bounded, dead_logs, flag, option, optional, row, usage};
 
 /// The rows.
 pub(crate) const ROWS: [Row; 5] = [
@@ -76,7 +76,16 @@ fn log(m: &ArgMatches, count: &str) -> Result<Request, Trouble> {
     let parts = m.try_get_many::<String>("TEXT").ok().flatten().into_iter().flatten();
     let parts = parts.map(|part| control::Text::cut(part));
     let time = |name: &str| match m.try_contains_id(name) {
-        Ok(true) => optional(m, name).map(Option::unwrap_or_default),
+        Ok(true) => {
+            let told: control::Text<_> = optional(m, name)?.unwrap_or_default();
+            match is_time(&told) {
+                true => Ok(told),
+                false => Err(usage(
+                    format!("--{name} {:?}: this is no time", &*told),
+                    "Write it as the log does, as far as you know it: '2026-02-03 04:05'.",
+                )),
+            }
+        }
         _ => Ok(control::Text::default()),
     };
     Ok(Request::LogGrep(LogFilter {
@@ -87,6 +96,17 @@ fn log(m: &ArgMatches, count: &str) -> Result<Request, Trouble> {
         after: None,
         count_max: m.get_one("count").copied().or_else(|| count.parse().ok()).unwrap_or(0),
     }))
+}
+
+/// A time as the log writes it, or its beginning from the year on.
+fn is_time(text: &str) -> bool {
+    const SHAPE: &[u8] = b"0000-00-00 00:00:00.000";
+    let fits = |(octet, shape): (u8, &u8)| match shape {
+        b'0' => octet.is_ascii_digit(),
+        shape => octet == *shape,
+    };
+    text.is_empty()
+        || ((4..=SHAPE.len()).contains(&text.len()) && text.bytes().zip(SHAPE).all(fits))
 }
 
 fn log_on(request: &Request, reply: &Reply) -> Option<Request> {

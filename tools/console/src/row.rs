@@ -137,6 +137,9 @@ fn page_of(page: &mut Page, reply: &Reply) -> Option<Exit> {
                 page.line("Nothing is known of it here.");
             }
             story::story(page, told);
+            if !unknown && told.lines.is_empty() && !page.goes_on {
+                page.line("No line fits.");
+            }
             if unknown {
                 return Some(Exit::NotFound);
             }

@@ -19,7 +19,7 @@ use crate::slow::lines_that_fit;
 use crate::socket::{self, Socket};
 use crate::speaker;
 use crate::table::{self, rows};
-use crate::text::plain;
+use crate::text::{COLUMNS, plain};
 use crate::tty;
 
 /// How often what is followed is asked for.
@@ -36,10 +36,20 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> Result<Exit, Tro
     let matches = match table::command().try_get_matches_from(&arguments) {
         Ok(matches) => matches,
         Err(error) => {
-            let wrong = error.use_stderr();
             // Nothing can be done about a closed terminal.
-            let _ = error.print();
-            return Ok(if wrong { Exit::Usage } else { Exit::Fine });
+            if !error.use_stderr() {
+                let _ = error.print();
+                return Ok(Exit::Fine);
+            }
+            let mut page = Page::default();
+            for line in error.render().to_string().lines() {
+                match line.len() <= COLUMNS {
+                    true => page.line(line),
+                    false => page.paragraph(0, line),
+                }
+            }
+            let _ = std::io::stderr().write_all(page.into_text().as_bytes());
+            return Ok(Exit::Usage);
         }
     };
     let (row, matches) = chosen(&matches);
@@ -150,6 +160,9 @@ fn or_of_file(row: &Row, mut trouble: Trouble) -> Trouble {
     }
     if has(LOGS) && trouble.exit == Exit::NoDaemon {
         trouble.advice.push_str(" A dead daemon's logs: --dir FOLDER.");
+    }
+    if !has(DEAD) && !has(LOGS) && trouble.exit == Exit::NoDaemon {
+        trouble.advice.push_str(" Without it work: log tail --dir FOLDER, spool list PLACE.");
     }
     trouble
 }

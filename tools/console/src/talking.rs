@@ -229,7 +229,8 @@ fn submit(
 fn import(socket: &mut Socket, m: &ArgMatches) -> Result<Exit, Trouble> {
     let file = Path::new(text(m, "FILE").unwrap_or_default()).to_owned();
     let read = |path: &Path| {
-        fs::read(path).map_err(|error| usage(format!("{}: {error}", path.display()), ""))
+        let advice = "Name ID.eml; ID.envelope lies beside it, as `queue export` writes them.";
+        fs::read(path).map_err(|error| usage(format!("{}: {error}", path.display()), advice))
     };
     let content = read(&file)?;
     let envelope = read(&file.with_extension("envelope"))?;

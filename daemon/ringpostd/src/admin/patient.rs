@@ -51,7 +51,7 @@ impl Patients {
         let patient = match request {
             Request::Session(Rehearse { from, listener, play, said, by_dns }) => {
                 let Ok(from) = from.parse() else {
-                    return fail(FailureCode::Refused, "this is no IP address");
+                    return fail(FailureCode::Refused, "this is no IP address, like 192.0.2.1");
                 };
                 let said: Option<Vec<_>> = said.iter().map(|piece| from_base64(piece)).collect();
                 let Some(said) = said else {

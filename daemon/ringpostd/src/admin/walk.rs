@@ -107,10 +107,13 @@ pub(super) enum Came {
     Picked(Box<Listing>),
 }
 
+/// Where ids are to be had.
+const WHERE_IDS: &str = "`ringpost queue list` shows them";
+
 impl Chosen {
     /// The messages that are meant.
     pub(super) fn new(act: &QueueAct, uid: u32) -> Result<Self, Failure> {
-        let bad = || Failure::new(FailureCode::Refused, "this is no message id", "");
+        let bad = || Failure::new(FailureCode::Refused, "this is no message id", WHERE_IDS);
         let id = |text: &str| -> Result<_, Failure> {
             if let Ok(id) = text.parse::<TransactionId>() {
                 return Ok((id.session, Some(id.n)));

@@ -317,10 +317,15 @@ fn said(rule: &Rule) -> String {
         }
         Rule::Delivering(true) => "mail is sent on again".to_owned(),
         Rule::Delivering(false) => "no new delivery begins; what is under way ends".to_owned(),
-        Rule::Listed { network, allow: true, .. } => {
-            format!("{} is let in past every limit", &**network)
+        Rule::Listed { network, allow, seconds, .. } => {
+            let what = if *allow { "let in past every limit" } else { "turned away" };
+            let back = if *allow { "unallow" } else { "unblock" };
+            let long = match seconds {
+                0 => format!("until `ringpost {back}` takes it back"),
+                seconds => format!("for {seconds} s"),
+            };
+            format!("{} is {what} {long}", &**network)
         }
-        Rule::Listed { network, allow: false, .. } => format!("{} is turned away", &**network),
         Rule::Unlisted(network) => format!("{} is neither blocked nor allowed", &**network),
     }
 }

@@ -68,14 +68,23 @@ impl House {
                     row(kind, mx_ms, format!("{preference} {name} [{list}] for {ttl_s} s"));
                 }
             }
-            other => row("MX", mx_ms, format!("{other:?}")),
+            MxAnswer::Null => row("MX", mx_ms, "the domain takes no mail (null MX)".to_owned()),
+            MxAnswer::NoName => row("MX", mx_ms, "there is no such name".to_owned()),
+            MxAnswer::NoHost => row("MX", mx_ms, "no host of it has an address".to_owned()),
+            MxAnswer::Temporary(why) => row("MX", mx_ms, format!("not known now: {why}")),
         }
         match addresses {
             AddressAnswer::Found { addresses, ttl_s } => {
                 let list: Vec<String> = addresses.iter().map(ToString::to_string).collect();
                 row("address", addresses_ms, format!("{} for {ttl_s} s", list.join(" ")));
             }
-            other => row("address", addresses_ms, format!("{other:?}")),
+            AddressAnswer::NoName => {
+                row("address", addresses_ms, "there is no such name".to_owned());
+            }
+            AddressAnswer::NoData => row("address", addresses_ms, "it has none".to_owned()),
+            AddressAnswer::Temporary(why) => {
+                row("address", addresses_ms, format!("not known now: {why}"));
+            }
         }
         rows(&["what", "ms", "answer"], lines, Vec::new())
     }

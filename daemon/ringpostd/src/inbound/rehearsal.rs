@@ -20,7 +20,7 @@ use smtp::server::{self, Action, Answer, End, Note, Question, Server, Token};
 use super::facts;
 use super::ladder::Ladder;
 use crate::acl::{self, Fact, RcptFacts, Verdict, Way};
-use crate::config::{ListenerTls, Rung, any_contains};
+use crate::config::{ListenerTls, Rung, Standing, any_contains};
 use crate::desk::{Desk, Space};
 use crate::dnsbl::{Finding, Judged};
 use crate::events::Reason;
@@ -289,13 +289,10 @@ impl Part {
     }
 
     fn decided(&mut self, desk: &Desk, verdict: Verdict, facts: &RcptFacts) -> Answer {
-        let way = facts.way.map_or_else(|| "not looked up".to_owned(), |way| format!("{way:?}"));
-        self.notes.push(format!(
-            "rcpt: recipient {:?}, postmaster {}, way {way}: {}",
-            facts.standing,
-            facts.postmaster,
-            told(verdict)
-        ));
+        let standing = standing_in_words(facts.standing);
+        let postmaster = if facts.postmaster { ", postmaster" } else { "" };
+        let (way, verdict_said) = (way_in_words(facts.way), told(verdict));
+        self.notes.push(format!("rcpt: {standing}{postmaster}; way: {way}: {verdict_said}"));
         match verdict {
             Verdict::Accept => {
                 if let Some(Way::Hosts(carries)) = facts.way {
@@ -323,6 +320,36 @@ fn judged(by_dns: &ListedBy) -> Judged {
         }
         None => Judged::Unlisted,
     }
+}
+
+const fn standing_in_words(standing: Standing) -> &'static str {
+    match standing {
+        Standing::Known => "a recipient of ours",
+        Standing::Unknown => "a domain of ours, but nobody there",
+        Standing::Foreign => "no domain of ours",
+    }
+}
+
+/// Where mail for a recipient goes, and what may be in it.
+fn way_in_words(way: Option<Way>) -> String {
+    let nowhere = match way {
+        Some(Way::Hosts(carries)) => {
+            let takes = |yes: bool| if yes { "yes" } else { "not for certain" };
+            let most = carries.octets_max.map_or_else(
+                || "of a size that nobody limits".to_owned(),
+                |octets| format!("up to {octets} octets"),
+            );
+            let (utf8, binary) = (takes(carries.utf8), takes(carries.binary));
+            return format!("hosts, {most}; SMTPUTF8 {utf8}, BINARYMIME {binary}");
+        }
+        Some(Way::Ourselves) => "would come back to this node",
+        Some(Way::NullMx) => "none: the domain takes no mail",
+        Some(Way::NoHost) => "none: no such domain, or it has no host",
+        Some(Way::NoRoute) => "none: no [[route]] leads there",
+        Some(Way::Trouble) => "cannot be found out now: `ringpost test dns` says why",
+        None => "not looked up",
+    };
+    nowhere.to_owned()
 }
 
 fn told(verdict: Verdict) -> String {
@@ -518,8 +545,8 @@ pub fn verify(desk: &Desk, address: &[u8]) -> Option<Vec<(&'static str, String)>
         told(acl::rcpt(&facts))
     };
     Some(vec![
-        ("the lists say", format!("{:?}", known.standing)),
-        ("the way there", format!("{way:?}")),
+        ("the lists say", standing_in_words(known.standing).to_owned()),
+        ("the way there", way_in_words(Some(way))),
         ("from a stranger", verdict(false)),
         ("from a relay network", verdict(true)),
     ])
