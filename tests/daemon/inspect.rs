@@ -202,7 +202,12 @@ fn damage_is_named_by_its_place_and_the_rest_is_there() {
 
 /// Whatever is done to the file, the start and every command refuse it, name file and offset, and
 /// leave it as it is.
-fn is_refused(daemon: &mut Daemon, spoil: &dyn Fn(&File), offset: u64, says: &str) {
+fn is_refused(
+    daemon: &mut Daemon,
+    spoil: &dyn Fn(&File),
+    offset: u64,
+    (says, advises): (&str, &str),
+) {
     let path = file(daemon);
     let kept = daemon.folder.path("kept");
     fs::copy(&path, &kept).expect("room for a copy");
@@ -212,6 +217,7 @@ fn is_refused(daemon: &mut Daemon, spoil: &dyn Fn(&File), offset: u64, says: &st
     let check = |who: &str, said: String| {
         let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(said.contains(says) && said.contains(&place), "{who}: {said}");
+        assert!(said.contains(advises), "{who} does not say what to do: {said}");
     };
     for words in [&["list"][..], &["verify"], &["repair"], &["repair", "--yes"]] {
         let output = tool(daemon, words);
@@ -234,6 +240,8 @@ fn superblocks(file: &File, change: &dyn Fn(&mut [u8; 512])) {
     (0..4).for_each(|n| file.write_all_at(&block, n << 18).expect("written"));
 }
 
+const COPIED: &str = "put back what stood there";
+
 #[test]
 fn what_is_not_ours_to_read_is_refused_by_file_and_offset() {
     let mut daemon = waiting("refused");
@@ -245,18 +253,24 @@ fn what_is_not_ours_to_read_is_refused_by_file_and_offset() {
     assert!(daemon.stop().success());
     let length = fs::metadata(file(&daemon)).expect("there").len();
     let cut = length - SEGMENT;
-    is_refused(&mut daemon, &|f| f.set_len(cut).expect("cut"), cut, "the spool on it needs");
+    let says = ("the spool on it needs", "put the whole file or device back");
+    is_refused(&mut daemon, &|f| f.set_len(cut).expect("cut"), cut, says);
+    let says = ("fewer bytes than asked", "put the whole file or device back");
+    is_refused(&mut daemon, &|f| f.set_len(700).expect("cut"), 0, says);
+    is_refused(&mut daemon, &|f| f.set_len(0).expect("cut"), 0, says);
     let alien = |f: &File| {
         (0..4).for_each(|n| f.write_all_at(&[0x5a; 4096], n << 18).expect("written"));
     };
-    is_refused(&mut daemon, &alien, 0, "not a spool; nothing was changed");
+    let says = ("not a spool; nothing was changed", "choose another");
+    is_refused(&mut daemon, &alien, 0, says);
     let blank = |f: &File| {
         (0..4).for_each(|n| f.write_all_at(&[0; 4096], n << 18).expect("written"));
     };
-    is_refused(&mut daemon, &blank, 0, "blank, not a spool yet");
+    is_refused(&mut daemon, &blank, 0, ("blank, not a spool yet", "is it the right place"));
     let newer =
         |f: &File| superblocks(f, &|block| block[8..10].copy_from_slice(&9_u16.to_le_bytes()));
-    is_refused(&mut daemon, &newer, 0, "spool format 9, which this version does not read");
+    let says = ("spool format 9, which this version does not read", "the version that wrote it");
+    is_refused(&mut daemon, &newer, 0, says);
     let swap = |f: &File| {
         let segment = |n: u64| {
             let mut octets = vec![0; usize::try_from(SEGMENT).expect("small")];
@@ -272,7 +286,14 @@ fn what_is_not_ours_to_read_is_refused_by_file_and_offset() {
     let both = octets[usize::try_from(HEAD + SEGMENT).expect("small")..].starts_with(b"RPSEGM01");
     // The first of the two is named; one that is still blank cannot be told from its place.
     let offset = if both { HEAD } else { HEAD + SEGMENT };
-    is_refused(&mut daemon, &swap, offset, "the segment is in the wrong place");
+    is_refused(&mut daemon, &swap, offset, ("the segment is in the wrong place", COPIED));
+    // The first segment of another spool of the same node and shape.
+    let alien = waiting("refused-other");
+    let other = fs::read(file(&alien)).expect("readable");
+    let first = usize::try_from(HEAD).expect("small");
+    assert!(other[first..].starts_with(b"RPSEGM01"), "its first one is in use");
+    let mix = |f: &File| f.write_all_at(&other[first..first + 4096], HEAD).expect("written");
+    is_refused(&mut daemon, &mix, HEAD, ("a segment of another log", COPIED));
     // The spool of another node: the tool reads any node's, the daemon only its own.
     let before = sum(&daemon);
     daemon.set(|setup| "id = 9\n".clone_into(&mut setup.node));

@@ -29,6 +29,8 @@ pub mod rehearse;
 
 pub mod set;
 
+pub mod advice;
+
 pub mod progress;
 
 pub mod alien;

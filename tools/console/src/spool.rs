@@ -52,7 +52,7 @@ fn refused(message: impl Into<String>, advice: &str) -> Trouble {
 }
 
 fn set_trouble(error: &SetError) -> Trouble {
-    refused(error.to_string(), "Nothing was changed. Give all devices of one spool, no others.")
+    refused(error.to_string(), spool::advice::on(&error.problem))
 }
 
 fn path_of(place: &str) -> PathBuf {

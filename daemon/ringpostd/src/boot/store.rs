@@ -464,9 +464,7 @@ fn explain(error: SetError) -> BootError {
             "bring the device back; or, if it is one half of a mirror and lost, write [spool] \
              lone_member = true"
         }
-        Problem::Alien => "this place holds something else: choose another, or erase it yourself",
-        Problem::Version(_) => "start the version that wrote it",
-        _ => "nothing was changed; docs/spool.md tells what each part is",
+        other => spool::advice::on(other),
     };
     BootError::unavailable(what, advice)
 }
