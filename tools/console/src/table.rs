@@ -181,6 +181,8 @@ pub(crate) fn command() -> Command {
         .disable_help_subcommand(true)
         .subcommand_required(true)
         .term_width(crate::text::COLUMNS)
+        // The shell starts each command as /proc/self/exe.
+        .bin_name("ringpost")
         .color(clap::ColorChoice::Never)
         .arg(option("socket", "FILE", "The daemon's admin socket").global(true))
         .arg(
@@ -401,6 +403,14 @@ mod tests {
             if let Some((group, _)) = row.name.split_once(' ') {
                 assert!(GROUPS.iter().any(|(name, _)| *name == group), "{}", row.name);
             }
+        }
+    }
+
+    #[test]
+    fn usage_names_the_program_however_it_was_started() {
+        for words in [&["exe", "queue"][..], &["/proc/self/exe", "queue", "show"]] {
+            let error = command().try_get_matches_from(words).unwrap_err().to_string();
+            assert!(error.contains("Usage: ringpost queue"), "{error}");
         }
     }
 
