@@ -175,7 +175,8 @@ fn a_listener_that_begins_with_tls_is_played_from_the_first_octet() {
     let mut setup = Setup::new(backend.address);
     setup.listener = "tls = \"starttls\"\n".to_owned();
     setup.limits = "exempt_networks = []\n".to_owned();
-    setup.more = "[[listener]]\naddress = \"127.0.0.1\"\nport = 0\ntls = \"implicit\"\n\
+    setup.more = "[xdp]\nmode = \"answer\"\n\
+                  [[listener]]\naddress = \"127.0.0.1\"\nport = 0\ntls = \"implicit\"\n\
                   [[tls.certificate]]\ncertificate = \"{folder}/own.crt\"\n\
                   key = \"{folder}/own.key\"\nnames = [\"mx.example.org\"]\nself_signed = true\n"
         .to_owned();
@@ -212,6 +213,14 @@ fn a_listener_that_begins_with_tls_is_played_from_the_first_octet() {
     let (out, _) = with_input(&daemon, &words, "");
     assert!(out.starts_with("554 5.7.1"), "{out}");
     assert_eq!(before, (trace_of(&daemon), daemon.ledger()));
+    // A banned one hears it within TLS, as on the port itself.
+    for order in [["unblock", "198.51.100.0/24"].as_slice(), &["xdp", "add", "198.51.100.7"]] {
+        let done = daemon.tool(order);
+        assert!(done.status.success(), "{order:?}: {}", text(&done));
+    }
+    let (code, said) = swaks_at(&daemon, 1, "b@example.org", &["--tls-on-connect"]);
+    assert_ne!(code, Some(0), "{said}");
+    assert!(said.contains("<~* 554 5.7.1"), "{said}");
     assert!(daemon.stop().success());
 }
 

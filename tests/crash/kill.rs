@@ -31,9 +31,11 @@ fn arrived(maildir: &Path) -> HashSet<String> {
 pub(super) fn alarms(daemon: &Daemon) -> Vec<String> {
     let log = daemon.log();
     // Mail that waits may fill the spool: that is said, and refuses new mail for a while. A machine
-    // that stood still is told, too.
-    let of_world =
-        |line: &str| ["ALARM spool_full", "ALARM stalled"].iter().any(|a| line.contains(a));
+    // that stood still is told, too; a listener that ended is no such thing.
+    let stood = |line: &str| ["stands still", "turns again"].iter().any(|said| line.contains(said));
+    let of_world = |line: &str| {
+        line.contains("ALARM spool_full") || line.contains("ALARM stalled") && stood(line)
+    };
     let alarms = log.lines().filter(|l| l.contains(" ALARM ") && !of_world(l));
     alarms.map(str::to_owned).collect()
 }

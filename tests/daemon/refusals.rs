@@ -19,6 +19,8 @@ use super::programs::Folder;
 /// Of a flood some are asked for.
 const OF_EACH_MAX: usize = 40;
 const ID_CHARS: usize = 20;
+/// The kernel chooses ports above it.
+const CHOSEN_BELOW: u16 = 1024;
 
 /// What was heard of one daemon.
 #[derive(Debug, Default)]
@@ -28,10 +30,19 @@ struct Heard {
     files: Vec<File>,
 }
 
-static HEARD: Mutex<BTreeMap<u16, Heard>> = Mutex::new(BTreeMap::new());
+type Place = (u16, String);
+
+static HEARD: Mutex<BTreeMap<Place, Heard>> = Mutex::new(BTreeMap::new());
+
+/// Ports that a test chooses are those of several daemons, each in a network namespace of its own:
+/// there the test counts, whose name its threads have.
+fn place(port: u16) -> Place {
+    let test = std::thread::current().name().unwrap_or_default().to_owned();
+    (port, if port < CHOSEN_BELOW { test } else { String::new() })
+}
 
 fn with<T>(port: u16, work: impl FnOnce(&mut Heard) -> T) -> T {
-    work(HEARD.lock().expect("no test panics inside").entry(port).or_default())
+    work(HEARD.lock().expect("no test panics inside").entry(place(port)).or_default())
 }
 
 /// A line that was read from that port, if it is a refusal.
@@ -62,7 +73,8 @@ pub(crate) fn file(port: u16) -> String {
 
 /// What nobody has taken yet. A daemon that is new on a port has nothing to do with what was.
 pub(crate) fn take(port: u16) -> Vec<String> {
-    let mut heard = HEARD.lock().expect("no test panics inside").remove(&port).unwrap_or_default();
+    let mut heard =
+        HEARD.lock().expect("no test panics inside").remove(&place(port)).unwrap_or_default();
     for file in &mut heard.files {
         let mut text = String::new();
         file.rewind().and_then(|()| file.read_to_string(&mut text)).expect("a file of ours");
@@ -75,7 +87,7 @@ pub(crate) fn take(port: u16) -> Vec<String> {
 
 /// Forgets what was heard at these ports.
 pub(crate) fn forget(port: u16) {
-    HEARD.lock().expect("no test panics inside").remove(&port);
+    HEARD.lock().expect("no test panics inside").remove(&place(port));
 }
 
 /// One refusal.

@@ -53,12 +53,14 @@ fn has(lines: &[(String, String)], name: &str, part: &str) -> bool {
 
 /// Does something as the client.
 fn as_client<T: Send>(bed: &Bed, work: impl FnOnce() -> T + Send) -> T {
+    // What it is refused belongs to this test (`refusals`).
+    let test = std::thread::current().name().unwrap_or_default().to_owned();
     std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
+        let thread = std::thread::Builder::new().name(test).spawn_scoped(scope, || {
             enter(&bed.names.client);
             work()
         });
-        thread.join().expect("the client ends well")
+        thread.expect("a thread starts").join().expect("the client ends well")
     })
 }
 

@@ -59,6 +59,12 @@ impl Default for Rules {
     }
 }
 
+/// As recipients' domains are compared: in lower case, without the dot of the root.
+fn plain_domain(text: &str) -> String {
+    let text = text.trim().to_ascii_lowercase();
+    text.strip_suffix('.').map_or_else(|| text.clone(), str::to_owned)
+}
+
 fn network_of(text: &str) -> Result<Network, String> {
     Network::parse(text).map_err(|error| match error {
         crate::config::NetworkError::HostBits(network) => {
@@ -102,16 +108,18 @@ impl Rules {
         new.listed.retain(|listed| listed.until_s == 0 || listed.until_s > wall_s);
         match rule {
             Rule::HoldDomain(domain) => {
-                let domain = domain.trim().to_ascii_lowercase();
+                let domain = plain_domain(domain);
                 let good = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b) || b > 127;
-                let labels = domain.trim_end_matches('.').split('.').all(|label| !label.is_empty());
+                let labels = domain.split('.').all(|label| !label.is_empty());
                 if !labels || !domain.bytes().all(good) {
                     return Err(format!("{domain:?} is no domain"));
                 }
                 new.held.insert(domain);
             }
             Rule::ReleaseDomain(domain) => {
-                if !new.held.remove(&domain.trim().to_ascii_lowercase()) {
+                // As it was given to an older version, or as it is kept.
+                let given = domain.trim().to_ascii_lowercase();
+                if !new.held.remove(&given) && !new.held.remove(&plain_domain(domain)) {
                     return Err(format!("{} is not held", &**domain));
                 }
             }
@@ -228,6 +236,11 @@ mod tests {
         assert!(!back.holds("example.org"));
         assert!(back.with(&Rule::ReleaseDomain(Text::cut("example.org")), 1_000).is_err());
         assert!(back.with(&Rule::HoldDomain(Text::cut("a b")), 1_000).is_err());
+        assert!(back.with(&Rule::HoldDomain(Text::cut("a..")), 1_000).is_err());
+        let rooted = back.with(&Rule::HoldDomain(Text::cut("example.org.")), 1_000).unwrap();
+        assert!(rooted.holds("example.org"), "as dig prints it");
+        let back = rooted.with(&Rule::ReleaseDomain(Text::cut("example.org.")), 1_000).unwrap();
+        assert!(!back.holds("example.org"));
         assert!(back.with(&Rule::Unlisted(Text::cut("192.0.2.0/24")), 1_000).is_ok());
         assert_eq!(Rules::from_text("nonsense\nhold a.example\n").1, ["nonsense"]);
     }

@@ -129,8 +129,10 @@ impl House {
         }
         self.put_rules(new);
         // A core's letters come in order: who has answered judges the next client by the order.
-        let _ = self.questions.ask(Request::Ledger).await;
-        Reply::Done { message: Text::cut(&said(&rule)) }
+        let heard = self.questions.ask(Request::Ledger).await;
+        let all = heard.is_ok_and(|parts| parts.iter().all(Option::is_some));
+        let later = if all { "" } else { "; a core has not taken it yet: `ringpost status`" };
+        Reply::Done { message: Text::cut(&format!("{}{later}", said(&rule))) }
     }
 
     /// Does something to messages.
@@ -234,8 +236,8 @@ impl House {
         if has_tls || demands.is_empty() {
             return Ok((text, None));
         }
-        // `NAME/TIER`; what was moved before has no name of a route.
-        let of = act.next_hop.as_deref().and_then(|hop| hop.rsplit_once('/')).map(|(name, _)| name);
+        // `NAME/TIER`, of an MX `NAME/TIER/DOMAIN`; what was moved before has no name of a route.
+        let of = act.next_hop.as_deref().and_then(|hop| hop.split_once('/')).map(|(name, _)| name);
         match of.filter(|name| !name.starts_with('@')) {
             Some(name) if demands.contains(&name) => refuse(
                 format!(

@@ -123,7 +123,7 @@ impl Rehearsal {
         {
             rehearsal.begin_tls(desk);
         } else {
-            // Who is turned away hears so in the clear, on every port.
+            // Whom an order or a rate turns away hears so in the clear, on every port.
             rehearsal.start(desk);
         }
         rehearsal
@@ -276,12 +276,12 @@ impl Part {
         self.notes.push(text.to_owned());
     }
 
-    /// What the machine will hear at connect; said again then.
+    /// Orders and rates speak before any TLS, lists and bans within it; said again at connect.
     fn is_let_in(&mut self, desk: &Desk) -> bool {
         let said = self.notes.len();
-        let answer = Stage { part: self, desk }.connect();
+        let (reason, _) = Stage { part: self, desk }.before_tls();
         self.notes.truncate(said);
-        matches!(answer, Answer::Accept)
+        reason.is_none()
     }
 
     const fn waits(&self) -> usize {
@@ -361,7 +361,8 @@ fn told(verdict: Verdict) -> String {
 }
 
 impl Stage<'_> {
-    fn connect(&mut self) -> Answer {
+    /// What speaks against the client whatever the lists say, and the order about it.
+    fn before_tls(&mut self) -> (Option<Reason>, Option<bool>) {
         let (desk, from) = (self.desk, self.part.from);
         let rules = &desk.orders.rules;
         let stance = rules.stance(from, desk.wall_us / 1_000_000);
@@ -385,6 +386,12 @@ impl Stage<'_> {
             _ if !exempt => rate.err().map(super::reason_of),
             _ => None,
         };
+        (reason, stance)
+    }
+
+    fn connect(&mut self) -> Answer {
+        let (reason, stance) = self.before_tls();
+        let (desk, from, exempt) = (self.desk, self.part.from, self.part.exempt);
         // Lists and bans come behind the orders.
         let by_ladder = self.part.ladder.greeting(desk).filter(|_| reason.is_none());
         let verdict = reason.or(by_ladder).map_or("let in", Reason::label);
