@@ -67,6 +67,50 @@ fn the_files_of_a_dead_daemon_know_what_was_refused() {
 }
 
 #[test]
+fn logs_in_json_are_searched_for_a_client_whether_a_daemon_runs_or_not() {
+    let mut setup = Setup::new(Backend::nowhere());
+    setup.log = "format = \"json\"\n".to_owned();
+    let mut daemon = Daemon::start("why-json", setup);
+    let mut client = Client::greeted(daemon.address);
+    client.expect("MAIL FROM:<sender@example.net>", "250");
+    let reply = client.say("RCPT TO:<who@elsewhere.example>");
+    let refused = id_of(&reply).to_owned();
+    let line = daemon.line_with(&[&refused]);
+    daemon.kill();
+    let folder = daemon.folder.path("log").display().to_string();
+    let why = daemon.tool(&["why", "127.0.0.1", "--dir", &folder]);
+    assert!(whole(&why).contains("relaying denied"), "{}", text(&why));
+    for part in ["127.0.0.0/8", "nonsense"] {
+        let odd = daemon.tool(&["why", part, "--dir", &folder]);
+        assert_eq!(odd.status.code(), Some(1), "{}", text(&odd));
+        let said = whole(&odd);
+        assert!(said.contains("log grep WORD --dir FOLDER"), "{said}");
+        assert!(said.contains("a network is not looked for"), "{said}");
+    }
+    for part in ["7.0.0.1", "127.0.0.10", "ho@elsewhere.example"] {
+        let other = daemon.tool(&["why", part, "--dir", &folder]);
+        assert_eq!(other.status.code(), Some(5), "{part}: {}", text(&other));
+    }
+    // As it stands in the line, with T and milliseconds.
+    let time = &line["{\"time\":\"".len()..][.."2026-02-03T04:05:06.789".len()];
+    let words = ["log", "grep", &refused, "--since", time, "--until", time, "--dir", &folder];
+    let found = daemon.tool(&words);
+    assert!(whole(&found).contains("relaying denied"), "{time}: {}", text(&found));
+    // The recorder of the new daemon is empty: its files answer here, too.
+    daemon.start_again();
+    let why = daemon.tool(&["why", "127.0.0.1"]);
+    assert!(whole(&why).contains("relaying denied"), "{}", text(&why));
+    let network = daemon.tool(&["why", "127.0.0.0/8"]);
+    assert_eq!(network.status.code(), Some(5), "{}", text(&network));
+    let said = whole(&network);
+    assert!(said.contains("not searched for a network") && said.contains("log grep"), "{said}");
+    assert!(said.contains("the queue.") && !said.contains("goes back"), "{said}");
+    let other = daemon.tool(&["why", "127.0.0.10"]);
+    assert_eq!(other.status.code(), Some(5), "{}", text(&other));
+    assert!(daemon.stop().success());
+}
+
+#[test]
 fn why_knows_what_was_refused_what_waits_and_what_a_client_did() {
     let mut setup = Setup::new(Backend::nowhere());
     setup.retry = "first_s = 3600\nfactor = 1.0\nmax_s = 3600\nexpire_s = 86400\n".to_owned();

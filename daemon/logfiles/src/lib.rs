@@ -12,3 +12,4 @@ pub mod search;
 mod about;
 
 pub use about::{about, reach};
+pub use search::{MAIN, REJECT, is_time};

@@ -18,9 +18,10 @@ pub const SEARCH_OCTETS_MAX: u64 = 256 << 20;
 pub(crate) const LINE_OCTETS_MAX: u64 = 64 << 10;
 /// Characters of a time as operators write it.
 pub(crate) const STAMP_CHARS: usize = 19;
-/// The log with every line, and that of what was refused.
-pub(crate) const MAIN: &str = "mainlog";
-pub(crate) const REJECT: &str = "rejectlog";
+/// The log with every line.
+pub const MAIN: &str = "mainlog";
+/// That of what was refused.
+pub const REJECT: &str = "rejectlog";
 
 pub(crate) struct Place {
     pub(crate) path: PathBuf,
@@ -73,25 +74,67 @@ pub(crate) fn time_of(line: &str) -> String {
     stamp.chars().take(STAMP_CHARS).map(|c| if c == 'T' { ' ' } else { c }).collect()
 }
 
-fn fits(line: &str, filter: &LogFilter, parts: &[String]) -> bool {
-    if !filter.since.is_empty() || !filter.until.is_empty() {
-        let time = time_of(line);
-        let until = &*filter.until;
-        let late = !until.is_empty() && time.as_str() > until && !time.starts_with(until);
-        if time.as_str() < &*filter.since || late {
-            return false;
+/// Whether this is a time as the log writes it, or its beginning from the year on.
+#[must_use]
+pub fn is_time(text: &str) -> bool {
+    const SHAPE: &[u8] = b"0000-00-00 00:00:00.000";
+    let fits = |(octet, shape): (u8, &u8)| match shape {
+        b'0' => octet.is_ascii_digit(),
+        // As lines of JSON have it.
+        b' ' => matches!(octet, b' ' | b'T'),
+        shape => octet == *shape,
+    };
+    (4..=SHAPE.len()).contains(&text.len()) && text.bytes().zip(SHAPE).all(fits)
+}
+
+/// Whether a line has this part.
+pub(crate) type Has = fn(&str, &str) -> bool;
+
+/// What lines must have.
+struct Wanted {
+    since: String,
+    until: String,
+    /// Lower case.
+    parts: Vec<String>,
+    has: Has,
+}
+
+impl Wanted {
+    fn new(filter: &LogFilter, has: Has) -> Self {
+        Self {
+            // To the second: a line is not before the time at its own head.
+            since: time_of(&filter.since),
+            until: time_of(&filter.until),
+            parts: filter.parts.iter().map(|part| part.to_ascii_lowercase()).collect(),
+            has,
         }
     }
-    if parts.is_empty() {
-        return true;
+
+    fn fits(&self, line: &str) -> bool {
+        if !self.since.is_empty() || !self.until.is_empty() {
+            let (time, until) = (time_of(line), &*self.until);
+            let late = !until.is_empty() && time.as_str() > until && !time.starts_with(until);
+            if time < self.since || late {
+                return false;
+            }
+        }
+        if self.parts.is_empty() {
+            return true;
+        }
+        let line = line.to_ascii_lowercase();
+        self.parts.iter().all(|part| (self.has)(&line, part))
     }
-    let line = line.to_ascii_lowercase();
-    parts.iter().all(|part| line.contains(part.as_str()))
 }
 
 /// The newest lines that fit.
 #[must_use]
 pub fn search(folder: &Path, filter: &LogFilter) -> Story {
+    look(folder, filter, |line, part| line.contains(part), SEARCH_OCTETS_MAX).0
+}
+
+/// The newest lines that fit, and whether there are older files that nobody looked into, as there
+/// were lines enough.
+pub(crate) fn look(folder: &Path, filter: &LogFilter, has: Has, octets_max: u64) -> (Story, bool) {
     let name = if filter.reject { REJECT } else { MAIN };
     let most = match usize::from(filter.count_max) {
         0 => STORY_LINES_MAX,
@@ -107,56 +150,78 @@ pub fn search(folder: &Path, filter: &LogFilter) -> Story {
         Some(after) => behind(places, after),
         None => places,
     };
-    let parts: Vec<String> = filter.parts.iter().map(|part| part.to_ascii_lowercase()).collect();
+    let wanted = Wanted::new(filter, has);
     let mut found: VecDeque<String> = VecDeque::new();
-    let mut left_out = 0;
-    let mut budget = SEARCH_OCTETS_MAX;
-    for place in &places {
-        if found.len() >= most {
+    let (mut left_out, mut enough) = (0, false);
+    let mut budget = octets_max;
+    for mut place in places.into_iter().filter(|place| place.octets > place.from) {
+        enough = found.len() >= most;
+        if enough {
             break;
         }
-        let Some(rest) = budget.checked_sub(place.octets - place.from) else {
-            sums.push(format!("files before {} were not searched", place.path.display()));
-            break;
-        };
-        budget = rest;
+        let cut = budget < place.octets - place.from;
+        if cut {
+            sums.push(unsearched(&place, budget));
+            place.from = place.octets - budget;
+        }
+        budget -= place.octets - place.from;
         let mut here = VecDeque::new();
         let room = most - found.len();
-        match lines(place, |line| {
-            if fits(line, filter, &parts) {
+        let done = lines(&place, cut, |line| {
+            if wanted.fits(line) {
                 here.push_back(line.to_owned());
                 if here.len() > room {
                     here.pop_front();
                     left_out += 1;
                 }
             }
-        }) {
-            Ok(()) => {}
-            Err(error) => sums.push(format!("{}: {error}", place.path.display())),
+        });
+        if let Err(error) = done {
+            sums.push(format!("{}: {error}", place.path.display()));
         }
         here.extend(found);
         found = here;
+        if cut {
+            break;
+        }
     }
     let line = |text: String| StoryLine {
         source: Text::cut(name),
         text: Text::cut(&text),
         ..StoryLine::default()
     };
-    Story {
-        about: Text::cut(&parts.join(" ")),
+    let story = Story {
+        about: Text::cut(&wanted.parts.join(" ")),
         sums: List::cut(sums.iter().map(|sum| Text::cut(sum))),
         lines: List::cut(found.into_iter().map(line)),
         left_out,
         next: next.map(|next| Text::cut(&next)),
+    };
+    (story, enough)
+}
+
+/// What was not searched of a file that is longer than what may still be read.
+fn unsearched(place: &Place, octets: u64) -> String {
+    let path = place.path.display();
+    match octets {
+        0 => format!("{path} and what is older was not searched"),
+        octets if octets < 1 << 20 => {
+            format!("nothing before the last {octets} octets of {path} was searched")
+        }
+        octets => format!("nothing before the last {} MiB of {path} was searched", octets >> 20),
     }
 }
 
-/// Every whole line of a file, up to the length it had when it was found.
-fn lines(place: &Place, mut take: impl FnMut(&str)) -> std::io::Result<()> {
+/// Every whole line of a file, up to the length it had when it was found. Of one that is `cut` the
+/// first is the rest of a line.
+fn lines(place: &Place, cut: bool, mut take: impl FnMut(&str)) -> std::io::Result<()> {
     let mut file = File::open(&place.path)?;
     file.seek(SeekFrom::Start(place.from))?;
     let mut file = BufReader::with_capacity(64 << 10, file.take(place.octets - place.from));
     let mut line = Vec::new();
+    if cut {
+        file.skip_until(b'\n')?;
+    }
     loop {
         line.clear();
         if Read::by_ref(&mut file).take(LINE_OCTETS_MAX).read_until(b'\n', &mut line)? == 0 {
@@ -204,6 +269,53 @@ mod tests {
         let reject = LogFilter { reject: true, ..LogFilter::default() };
         assert_eq!(ask(&reject).0, ["no"]);
         assert_eq!(time_of("{\"time\":\"2026-01-02T10:00:00.1\"}"), "2026-01-02 10:00:00");
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_time_may_be_that_of_a_line_down_to_its_milliseconds() {
+        for good in ["2026", "2026-01-02T10:0", "2026-01-02 10:00:00.123"] {
+            assert!(is_time(good), "{good}");
+        }
+        for odd in ["", "202", "tomorrow", "2026-01-02_10", "2026-01-02 10:00:00.1234"] {
+            assert!(!is_time(odd), "{odd}");
+        }
+        let line = "2026-01-02 10:00:00.500 +0000 x";
+        let fits = |since: &str, until: &str| {
+            let (since, until) = (Text::cut(since), Text::cut(until));
+            let filter = LogFilter { since, until, ..LogFilter::default() };
+            Wanted::new(&filter, |_, _| true).fits(line)
+        };
+        assert!(fits("2026-01-02T10:00:00.500", "2026-01-02 10:00:00.500"));
+        assert!(!fits("2026-01-02 10:00:01", "") && !fits("", "2026-01-02 09:59:59.999"));
+    }
+
+    #[test]
+    fn of_a_file_that_is_too_long_the_end_is_searched_and_what_was_not_is_said() {
+        let folder = std::env::temp_dir().join(format!("loglong-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let stamp = "2026-01-02 10:00:00.000 +0000";
+        let long: String = ["a", "b", "c"].map(|word| format!("{stamp} {word}\n")).concat();
+        fs::write(folder.join("mainlog"), format!("{stamp} d\n")).unwrap();
+        fs::write(folder.join("mainlog.20260101T000000Z-001"), &long).unwrap();
+        fs::write(folder.join("mainlog.20260101T000000Z-000"), &long).unwrap();
+        let ask = |octets_max: u64| {
+            let found = look(&folder, &LogFilter::default(), |_, _| true, octets_max).0;
+            let words: String = found.lines.iter().map(|line| &line.text[30..]).collect();
+            (words, found.sums.iter().map(|sum| sum.to_string()).collect::<Vec<_>>())
+        };
+        let size = long.len() as u64;
+        let (words, sums) = ask(size);
+        assert_eq!(words, "cd", "the budget ends inside b");
+        let named = |part: &str| sums.len() == 1 && sums[0].contains(part);
+        assert!(named("nothing before the last 64 octets of ") && named("Z-001"), "{sums:?}");
+        let (words, sums) = ask(size + size / 3);
+        assert_eq!(words, "abcd");
+        assert!(sums.len() == 1 && sums[0].ends_with("Z-000 and what is older was not searched"));
+        assert_eq!(ask(3 * size), ("abcabcd".to_owned(), Vec::new()));
+        let place = Place { path: "mainlog".into(), from: 0, octets: 300 << 20, inode: 0 };
+        let said = "nothing before the last 256 MiB of mainlog was searched";
+        assert_eq!(unsearched(&place, SEARCH_OCTETS_MAX), said);
         fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use ::spool::id::{ID_CHARS, MessageId};
 use control::{Failure, FailureCode, List, Reply, Request, Story, Text, WhyFilter};
+use logfiles::{MAIN, REJECT};
 
 use crate::exit::{Exit, Trouble};
 
@@ -27,7 +28,7 @@ impl LastWords {
             Trouble::new(Exit::Refused, format!("{}: {what}", folder.display()), ADVICE)
         };
         let names = std::fs::read_dir(folder).map_err(|error| broken(&error.to_string()))?;
-        let is_log = |name: &str| name.starts_with("mainlog") || name.starts_with("rejectlog");
+        let is_log = |name: &str| name.starts_with(MAIN) || name.starts_with(REJECT);
         if !names.flatten().any(|entry| entry.file_name().to_str().is_some_and(is_log)) {
             return Err(broken("no logs are here"));
         }
@@ -52,7 +53,8 @@ impl LastWords {
     fn why(&self, filter: &WhyFilter) -> Reply {
         let Some(part) = part_of(&filter.what) else {
             let message = "this is no id, no mail address and no IP address";
-            let advice = "Without a daemon other words are found by `log grep`.";
+            let advice = "Other words are found by `log grep WORD --dir FOLDER`; a network is not \
+                          looked for.";
             return Reply::Failure(Failure::new(FailureCode::Refused, message, advice));
         };
         let (lines, mut sums) = logfiles::about(&self.0, &part);
@@ -76,8 +78,8 @@ fn part_of(what: &str) -> Option<String> {
         return Some(format!(", id {bare}"));
     }
     match bare.parse::<IpAddr>() {
-        // As the log writes it.
-        Ok(address) => Some(format!("[{address}]")),
+        // As the log writes it, in either form.
+        Ok(address) => Some(address.to_canonical().to_string()),
         Err(_) => (is_id || bare.contains('@')).then(|| bare.to_owned()),
     }
 }
@@ -89,12 +91,14 @@ mod tests {
     #[test]
     fn ids_addresses_and_clients_are_told_from_other_words() {
         assert_eq!(part_of("<a@b.example>").as_deref(), Some("a@b.example"));
-        assert_eq!(part_of("[192.0.2.1]").as_deref(), Some("[192.0.2.1]"));
-        assert_eq!(part_of("2001:DB8::1").as_deref(), Some("[2001:db8::1]"));
+        assert_eq!(part_of("[192.0.2.1]").as_deref(), Some("192.0.2.1"));
+        assert_eq!(part_of("::ffff:192.0.2.1").as_deref(), Some("192.0.2.1"));
+        assert_eq!(part_of("2001:DB8::1").as_deref(), Some("2001:db8::1"));
         let id = "00010000200000000001";
         assert_eq!(part_of(id).as_deref(), Some(id));
         assert_eq!(part_of(&format!("{id}.7")), Some(format!("{id}.7")));
         assert_eq!(part_of("43c94F08").as_deref(), Some(", id 43c94F08"));
         assert_eq!((part_of("nonsense"), part_of("")), (None, None));
+        assert_eq!(part_of("192.0.2.0/24"), None);
     }
 }

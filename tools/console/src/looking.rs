@@ -1,6 +1,7 @@
 //! Rows of what asks why and looks at more than one thing.
 
 use clap::{Arg, ArgMatches, value_parser};
+use control::limits::NAME_OCTETS_MAX;
 use control::{List, LogFilter, Reply, Request, WhyFilter};
 
 use crate::exit::Trouble;
@@ -77,9 +78,10 @@ fn log(m: &ArgMatches, count: &str) -> Result<Request, Trouble> {
     let parts = parts.map(|part| control::Text::cut(part));
     let time = |name: &str| match m.try_contains_id(name) {
         Ok(true) => {
-            let told: control::Text<_> = optional(m, name)?.unwrap_or_default();
-            match is_time(&told) {
-                true => Ok(told),
+            let told: control::Text<NAME_OCTETS_MAX> = optional(m, name)?.unwrap_or_default();
+            match told.is_empty() || logfiles::is_time(&told) {
+                // As the log's own lines of JSON have it.
+                true => Ok(control::Text::cut(&told.replace('T', " "))),
                 false => Err(usage(
                     format!("--{name} {:?}: this is no time", &*told),
                     "Write it as the log does, as far as you know it: '2026-02-03 04:05'.",
@@ -96,17 +98,6 @@ fn log(m: &ArgMatches, count: &str) -> Result<Request, Trouble> {
         after: None,
         count_max: m.get_one("count").copied().or_else(|| count.parse().ok()).unwrap_or(0),
     }))
-}
-
-/// A time as the log writes it, or its beginning from the year on.
-fn is_time(text: &str) -> bool {
-    const SHAPE: &[u8] = b"0000-00-00 00:00:00.000";
-    let fits = |(octet, shape): (u8, &u8)| match shape {
-        b'0' => octet.is_ascii_digit(),
-        shape => octet == *shape,
-    };
-    text.is_empty()
-        || ((4..=SHAPE.len()).contains(&text.len()) && text.bytes().zip(SHAPE).all(fits))
 }
 
 fn log_on(request: &Request, reply: &Reply) -> Option<Request> {

@@ -15,6 +15,7 @@ use hints::{Kind, client_key};
 
 use super::limits::LOG_SEARCHES_MAX;
 use super::{House, questions};
+use crate::config::Network;
 use crate::events::Reason;
 use crate::inbound::rehearsal::PLAYED_ID;
 use crate::metrics::Counter;
@@ -37,6 +38,13 @@ fn line(source: &str, id: &str, what: &str, text: &str) -> StoryLine {
 /// Eight hexadecimal digits, as the filter's refusals carry them.
 fn is_filter_id(text: &str) -> bool {
     text.len() == 8 && text.bytes().all(|octet| octet.is_ascii_hexdigit())
+}
+
+/// The address, where the network is but one.
+fn single(network: &Network) -> Option<String> {
+    let address = network.address();
+    let whole = if address.is_ipv4() { 32 } else { 128 };
+    (network.prefix() == whole).then(|| address.to_string())
 }
 
 fn of_filter(of: &XdpLine) -> StoryLine {
@@ -79,10 +87,12 @@ impl House {
         lines.sort_by_key(|line| line.at_us);
         let recorded = !lines.is_empty();
         if filter.after_us == 0 {
-            let mut logged = Vec::new();
+            let mut logged = None;
             if filter.logs || !recorded {
                 logged = self.logged(&wanted, &mut sums).await;
             }
+            let searched = logged.is_some();
+            let mut logged = logged.unwrap_or_default();
             logged.append(&mut lines);
             lines = logged;
             lines.extend(self.listed(&wanted).await);
@@ -90,7 +100,7 @@ impl House {
             self.hinted(&wanted, &mut lines);
             conclude(&lines, &mut sums);
             if lines.is_empty() {
-                self.unknown(&mut sums).await;
+                self.unknown(searched, &mut sums).await;
             }
         }
         if lines.len() > STORY_LINES_MAX {
@@ -144,10 +154,7 @@ impl House {
     /// What lists, bans and the filter have of one client.
     async fn listed(self: &Rc<Self>, wanted: &Wanted) -> Vec<StoryLine> {
         let Wanted::Network(network) = wanted else { return Vec::new() };
-        if network.prefix() < if network.address().is_ipv4() { 32 } else { 128 } {
-            return Vec::new();
-        }
-        let address = network.address().to_string();
+        let Some(address) = single(network) else { return Vec::new() };
         let Reply::Xdp(page) = self.look_up(&address, engine::wall_us()).await else {
             return Vec::new();
         };
@@ -182,32 +189,41 @@ impl House {
         }
     }
 
-    /// What the log files have. A search that could not be made is said: it is no "unknown".
-    async fn logged(&self, wanted: &Wanted, sums: &mut Vec<String>) -> Vec<StoryLine> {
+    /// What the log files have; `None` where they were not searched, which is said: it is no
+    /// "unknown".
+    async fn logged(&self, wanted: &Wanted, sums: &mut Vec<String>) -> Option<Vec<StoryLine>> {
         let part = match wanted {
-            Wanted::Id(id) => id.clone(),
-            Wanted::Address(address) => address.clone(),
-            Wanted::Network(network) => network.to_string().trim_end_matches("/32").to_owned(),
+            Wanted::Id(id) => Some(id.clone()),
+            Wanted::Address(address) => Some(address.clone()),
+            Wanted::Network(network) => single(network),
+        };
+        let Some(part) = part else {
+            let said = "The log files are not searched for a network: `ringpost log grep` finds \
+                        the beginning of its addresses.";
+            sums.push(said.to_owned());
+            return None;
         };
         match self.in_log_files(move |folder| logfiles::about(folder, &part)).await {
             Ok((lines, said)) => {
                 sums.extend(said);
-                lines
+                Some(lines)
             }
             Err(failure) => {
                 sums.push(format!("The log files were not searched: {}.", &*failure.message));
-                Vec::new()
+                None
             }
         }
     }
 
     /// Where it was looked for in vain, how far back that goes, and what may be missing.
-    async fn unknown(&self, sums: &mut Vec<String>) {
-        let reach = self.in_log_files(logfiles::reach).await;
-        let reach = reach.unwrap_or_else(|failure| failure.message.to_string());
-        sums.push(format!(
-            "Searched: the last events of each core, the queue, the log files ({reach})."
-        ));
+    async fn unknown(&self, logs: bool, sums: &mut Vec<String>) {
+        let mut places = "the last events of each core, the queue".to_owned();
+        if logs {
+            let reach = self.in_log_files(logfiles::reach).await;
+            let reach = reach.unwrap_or_else(|failure| failure.message.to_string());
+            places.push_str(&format!(", the log files ({reach})"));
+        }
+        sums.push(format!("Searched: {places}."));
         let lost: u64 =
             self.views.borrow().iter().map(|view| view.counter(Counter::LogLinesLost)).sum();
         if lost > 0 {

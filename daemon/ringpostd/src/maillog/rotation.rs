@@ -64,8 +64,8 @@ impl Rules {
 #[must_use]
 pub fn open_name(log: Log) -> &'static str {
     match log {
-        Log::Main => "mainlog",
-        Log::Reject => "rejectlog",
+        Log::Main => logfiles::MAIN,
+        Log::Reject => logfiles::REJECT,
     }
 }
 
