@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::refusals::{self, Explained};
+use super::refusals::{self, Explained, Whom};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -221,7 +221,7 @@ impl Daemon {
 
     /// Every refusal that a client of the tests heard has an id, and `why` knows the cause.
     fn explain_refusals(&self) {
-        self.explain(|id| self.tool(&["why", id]));
+        self.explain(Whom::Daemon, |id| self.tool(&["why", id]));
     }
 
     /// The same when it is gone: its log files know. Of what was said in the moment of a kill only
@@ -231,16 +231,16 @@ impl Daemon {
             self.ports().for_each(refusals::forget);
         }
         let folder = self.folder.path("log").display().to_string();
-        self.explain(|id| self.tool(&["why", id, "--dir", &folder]));
+        self.explain(Whom::Files, |id| self.tool(&["why", id, "--dir", &folder]));
     }
 
     fn ports(&self) -> impl Iterator<Item = u16> {
         self.addresses.iter().map(SocketAddr::port)
     }
 
-    fn explain(&self, why: impl Fn(&str) -> Output) {
+    fn explain(&self, whom: Whom, why: impl Fn(&str) -> Output) {
         let ports: Vec<u16> = self.ports().collect();
-        self.explained.lock().expect("asked by one").ask(&ports, &self.log(), why);
+        self.explained.lock().expect("asked by one").ask(whom, &ports, &self.log(), why);
     }
 
     pub(crate) fn wait(&mut self) -> ExitStatus {

@@ -2,14 +2,14 @@
 //!
 //! *Guarantees.* Whatever a connection of ours reads, what `mxbench source` was answered and what
 //! other people's clients printed is taken down here, by the daemon's port; what the daemon itself
-//! logged as refused comes beside it. [`Explained`] asks `why` for it while the daemon runs, and
-//! its log files when it is gone.
+//! logged as refused comes beside it. [`Explained`] asks `why` for it while the daemon runs, and,
+//! when it is gone, its log files for what they call refused and for what nobody asked before.
 //! *Limits.* Of one text [`OF_EACH_MAX`] ids are asked for, the first, the last and some between.
 //! *Failure.* An id that `why` does not know, or of which it says something else, is a panic.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{Read as _, Seek as _};
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::fd::AsRawFd as _;
 use std::process::Output;
 use std::sync::Mutex;
@@ -26,8 +26,8 @@ const CHOSEN_BELOW: u16 = 1024;
 #[derive(Debug, Default)]
 struct Heard {
     lines: Vec<String>,
-    /// Where clients write what they are refused with.
-    files: Vec<File>,
+    /// Where clients write what they are refused with, and up to where it was read.
+    files: Vec<(File, u64)>,
 }
 
 type Place = (u16, String);
@@ -67,22 +67,25 @@ pub(crate) fn file(port: u16) -> String {
     let options = File::options().read(true).append(true).create_new(true).open(&path);
     let file = options.expect("a file in a fresh folder");
     let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
-    with(port, |heard| heard.files.push(file));
+    with(port, |heard| heard.files.push((file, 0)));
     path
 }
 
 /// What nobody has taken yet. A daemon that is new on a port has nothing to do with what was.
 pub(crate) fn take(port: u16) -> Vec<String> {
-    let mut heard =
-        HEARD.lock().expect("no test panics inside").remove(&place(port)).unwrap_or_default();
-    for file in &mut heard.files {
-        let mut text = String::new();
-        file.rewind().and_then(|()| file.read_to_string(&mut text)).expect("a file of ours");
-        heard.lines.extend(text.lines().map(str::to_owned));
-    }
-    // Its writer may go on.
-    with(port, |still| still.files = heard.files);
-    heard.lines
+    with(port, |heard| {
+        let mut lines = std::mem::take(&mut heard.lines);
+        for (file, at) in &mut heard.files {
+            let mut text = Vec::new();
+            let read = file.seek(SeekFrom::Start(*at)).and_then(|_| file.read_to_end(&mut text));
+            read.expect("a file of ours");
+            // Its writer may go on, also in the middle of a line.
+            text.truncate(text.iter().rposition(|octet| *octet == b'\n').map_or(0, |end| end + 1));
+            *at += text.len() as u64;
+            lines.extend(String::from_utf8_lossy(&text).lines().map(str::to_owned));
+        }
+        lines
+    })
 }
 
 /// Forgets what was heard at these ports.
@@ -137,9 +140,29 @@ impl Refusal {
     }
 }
 
+/// What a line of the log calls the cause.
+fn kind_of(line: &str) -> &str {
+    match line.split_once("\"reason\":\"") {
+        Some((_, reason)) if line.starts_with('{') => reason.split('"').next().unwrap_or_default(),
+        _ => line
+            .rsplit("rejected ")
+            .next()
+            .and_then(|rest| rest.rsplit(": ").next())
+            .unwrap_or(line),
+    }
+}
+
+/// Who is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Whom {
+    Daemon,
+    /// The files that it left behind.
+    Files,
+}
+
 /// What was asked for already, of one folder's daemons.
 #[derive(Debug, Default)]
-pub(crate) struct Explained(BTreeSet<Refusal>);
+pub(crate) struct Explained(BTreeSet<(Whom, Refusal)>);
 
 fn words(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
@@ -147,7 +170,13 @@ fn words(text: &str) -> String {
 
 impl Explained {
     /// Asks for all that these ports were heard to refuse, and for what the log calls refused.
-    pub(crate) fn ask(&mut self, ports: &[u16], log: &str, why: impl Fn(&str) -> Output) {
+    pub(crate) fn ask(
+        &mut self,
+        whom: Whom,
+        ports: &[u16],
+        log: &str,
+        why: impl Fn(&str) -> Output,
+    ) {
         let mut kinds: BTreeMap<String, Vec<Refusal>> = BTreeMap::new();
         for line in ports.iter().flat_map(|port| take(*port)) {
             let refusal =
@@ -156,15 +185,15 @@ impl Explained {
         }
         for line in log.lines() {
             let Some(refusal) = Refusal::logged(line) else { continue };
-            let kind = line.rsplit("rejected ").next().unwrap_or_default().to_owned();
-            kinds.entry(format!("logged {kind}")).or_default().push(refusal);
+            kinds.entry(format!("logged {}", kind_of(line))).or_default().push(refusal);
         }
         for refusals in kinds.into_values() {
             let step = refusals.len().div_ceil(OF_EACH_MAX).max(1);
             let last = refusals.len() - 1;
             for (n, refusal) in refusals.into_iter().enumerate() {
-                if (n.is_multiple_of(step) || n == last) && self.0.insert(refusal.clone()) {
-                    explained(&refusal, &why(&refusal.id));
+                let chosen = n.is_multiple_of(step) || n == last;
+                if chosen && self.0.insert((whom, refusal.clone())) {
+                    explained(whom, &refusal, &why(&refusal.id));
                 }
             }
         }
@@ -172,11 +201,15 @@ impl Explained {
 }
 
 /// `why` knows it, and says what the client heard.
-fn explained(refusal: &Refusal, told: &Output) {
+fn explained(whom: Whom, refusal: &Refusal, told: &Output) {
     let said = String::from_utf8_lossy(&[&told.stdout[..], &told.stderr[..]].concat()).into_owned();
     let Refusal { id, text } = refusal;
-    assert!(told.status.success(), "why does not know {id} {text:?}: {said}");
-    assert!(words(&said).contains(&words(text)), "why {id} does not say {text:?}: {said}");
+    let of = match whom {
+        Whom::Daemon => "",
+        Whom::Files => " of the files alone",
+    };
+    assert!(told.status.success(), "why{of} does not know {id} {text:?}: {said}");
+    assert!(words(&said).contains(&words(text)), "why{of} {id} does not say {text:?}: {said}");
 }
 
 #[cfg(test)]
@@ -213,5 +246,30 @@ mod tests {
         assert_eq!(Refusal::logged(&line).map(|r| r.id), Some(format!("{ID}.1")));
         let line = format!("{{\"time\":\"x\",\"event\":\"refused\",\"id\":\"{ID}\"}}");
         assert_eq!(Refusal::logged(&line).map(|r| r.id), Some(ID.to_owned()));
+    }
+
+    #[test]
+    fn lines_of_one_cause_are_one_kind() {
+        let line = format!("x {ID}.1 H=(x) rejected RCPT <a@b>: relaying denied");
+        assert_eq!(kind_of(&line), "relaying denied");
+        assert_eq!(kind_of(&format!("x {ID} rejected connection")), "connection");
+        let line = format!("{{\"id\":\"{ID}\",\"reason\":\"relay_denied\",\"text\":\"no: x\"}}");
+        assert_eq!(kind_of(&line), "relay_denied");
+    }
+
+    #[test]
+    fn a_line_that_is_still_written_is_taken_when_it_is_whole() {
+        const PORT: u16 = 1;
+        let path = file(PORT);
+        let write = |text: &str| {
+            let mut file = File::options().append(true).open(&path).expect("ours");
+            std::io::Write::write_all(&mut file, text.as_bytes()).expect("written");
+        };
+        write("one\ntw");
+        assert_eq!(take(PORT), ["one"]);
+        write("o\n");
+        assert_eq!(take(PORT), ["two"]);
+        assert!(take(PORT).is_empty());
+        forget(PORT);
     }
 }

@@ -54,7 +54,8 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> Result<Exit, Tro
     };
     let (row, matches) = chosen(&matches);
     let of_init = of_init(row, matches).is_some();
-    let here = row.local.is_some() || of_init || perhaps(matches, DEAD).is_some();
+    let left_behind = [DEAD, LOGS].iter().any(|id| perhaps(matches, id).is_some());
+    let here = row.local.is_some() || of_init || left_behind;
     let done = speaker::may(row.name, here || row.talk.is_some())
         .and_then(|()| acting::confirmed(row, matches))
         .and_then(|()| if here { write_down(row, matches, &arguments) } else { Ok(()) })

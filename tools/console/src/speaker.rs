@@ -11,7 +11,7 @@ use crate::exit::{Exit, Trouble};
 pub(crate) const VARIABLE: &str = "RINGPOST_AS";
 
 /// What operators may of what is done without the daemon, or in more than one question.
-const OPERATORS: [&str; 20] = [
+const OPERATORS: [&str; 23] = [
     "trace live",
     "shell",
     "test send",
@@ -30,6 +30,9 @@ const OPERATORS: [&str; 20] = [
     "help",
     "queue summary",
     "hints dump",
+    "why",
+    "log tail",
+    "log grep",
     "access list",
     "access password",
 ];
