@@ -2,7 +2,9 @@
 //!
 //! *Guarantees*: written four times, each within the first 512 bytes of its block, so that a torn
 //! write leaves the old note or the new one; of those that check, the furthest counts. A note of
-//! another generation counts for nothing: the half was emptied since, or is another one.
+//! another generation counts for nothing: the half was emptied since, or is another one. One that
+//! starts alone again keeps its generation; what it takes then has higher ids than any before, so
+//! that no note covers it, whatever its clock says.
 //! *Not here*: what is to be taken in, and by whom.
 
 use crate::bytes::{Malformed, Reader, len64};
@@ -13,7 +15,7 @@ use crate::live::Live;
 use crate::set::{Problem, SetError, problem};
 
 /// First bytes of a note.
-const MAGIC: [u8; 8] = *b"RPTAKEN1";
+const MAGIC: [u8; 8] = *b"RPTAKEN2";
 const BODY: usize = 8 + 16 + 4 + 16 + 8;
 const CRC_AT: usize = 508;
 const _: () = assert!(BODY <= CRC_AT);
@@ -24,10 +26,10 @@ const _: () = assert!(SUPERBLOCK_STRIDE >= 2 * BLOCK as u64);
 /// so that a place says which messages stand before it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct Place {
+    /// Its id; it stands first because a later start gives higher ones, while clocks run backwards.
+    pub id: TransactionId,
     /// Wall time of receipt, seconds.
     pub received_wall_s: u32,
-    /// Its id.
-    pub id: TransactionId,
     /// Octets of header section and body.
     pub octets: u64,
 }
@@ -36,7 +38,7 @@ impl Place {
     /// Of that message.
     #[must_use]
     pub fn of(live: &Live) -> Self {
-        Self { received_wall_s: live.received_wall_s, id: live.id, octets: live.octets }
+        Self { id: live.id, received_wall_s: live.received_wall_s, octets: live.octets }
     }
 }
 
@@ -75,8 +77,8 @@ fn encode(generation: u128, place: Place) -> Vec<u8> {
     let mut b = Vec::with_capacity(BLOCK);
     b.extend_from_slice(&MAGIC);
     b.extend_from_slice(&generation.to_le_bytes());
-    b.extend_from_slice(&place.received_wall_s.to_le_bytes());
     b.extend_from_slice(&place.id.to_bytes());
+    b.extend_from_slice(&place.received_wall_s.to_le_bytes());
     b.extend_from_slice(&place.octets.to_le_bytes());
     debug_assert_eq!(b.len(), BODY);
     b.resize(CRC_AT, 0);
@@ -94,9 +96,8 @@ fn decode(block: &[u8], generation: u128) -> Option<Place> {
     let mut r = Reader::new(&block[8..]);
     let read = |r: &mut Reader<'_>| -> Result<(u128, Place), Malformed> {
         let of = r.u128()?;
-        let received_wall_s = r.u32()?;
         let id = TransactionId::from_bytes(r.array()?);
-        Ok((of, Place { received_wall_s, id, octets: r.u64()? }))
+        Ok((of, Place { id, received_wall_s: r.u32()?, octets: r.u64()? }))
     };
     read(&mut r).ok().filter(|(of, _)| *of == generation).map(|(_, place)| place)
 }
@@ -110,7 +111,7 @@ mod tests {
 
     fn place(n: u64) -> Place {
         let id = TransactionId { session: MessageId::new(5, 6, 1, n), n: 2 };
-        Place { received_wall_s: 7, id, octets: 8 }
+        Place { id, received_wall_s: 7, octets: 8 }
     }
 
     #[test]
@@ -131,6 +132,13 @@ mod tests {
         device.write(at(1), &rotten).expect("it writes");
         assert_eq!(read(&mut device, 9), Some(place(4)));
         assert!(place(4) > place(3));
+    }
+
+    #[test]
+    fn no_note_covers_what_a_later_start_took_with_its_clock_behind() {
+        let through = place(u64::MAX >> 16);
+        let id = TransactionId { session: MessageId::new(5, 7, 0, 1), n: 1 };
+        assert!(Place { id, received_wall_s: 1, octets: 1 } > through);
     }
 
     #[test]

@@ -367,8 +367,17 @@ impl Blanking {
         self.block.member
     }
 
-    /// Empties the device; durable when it returns. Until it is filled nobody takes it for a
-    /// member.
+    /// Has the device say that it is to be filled: from now on nobody takes it for a member, and
+    /// what it holds is not read any more. Durable when it returns.
+    ///
+    /// # Errors
+    /// When the device says no.
+    pub fn mark<D: Device>(&self, device: &mut D) -> Result<(), SetError> {
+        write_superblock(device, &self.block)?;
+        device.sync().map_err(|e| problem(device, 0, Problem::Disk(e)))
+    }
+
+    /// Marks the device and empties it; durable when it returns.
     ///
     /// # Errors
     /// When the device says no.

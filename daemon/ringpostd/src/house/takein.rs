@@ -5,15 +5,21 @@
 //! id of this run (with its old id as parent), or stands here already, octet by octet the same.
 //! Cut off anywhere and begun again, it takes in no message twice, delivered meanwhile or not:
 //! a message is durable here but held, then the half has a note that says how far it was taken
-//! in (`spool::progress`), and only then the message is released.
+//! in (`spool::progress`), and only then the message is released. Nor is mail of this side taken
+//! back that the half had taken in itself, as long as it waits here.
 //! *Limits*: what one side delivered while the other still has it is delivered twice: neither
-//! knows of the other.
+//! knows of the other. What the operator thaws of the last group before it is begun again is
+//! taken in again when it is delivered by then, and so is what he removes. In a stripe of mirrors
+//! a cut between marking two devices of the half leaves one that is read no more; it has nothing
+//! that is not here.
 //! *Failure*: what cannot be read is named, and nothing is taken in; what cannot be kept is named,
 //! and the half is left as it is, but for the note. What was held when the daemon was cut off
 //! stays held until it is begun again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::rc::Rc;
+use std::time::Duration;
 
 use control::limits::{ID_OCTETS_MAX, IDS_MAX};
 use control::{
@@ -22,7 +28,7 @@ use control::{
 use spool::file::FileDevice;
 use spool::id::TransactionId;
 use spool::log::StoredMessage;
-use spool::message::{Envelope, flags};
+use spool::message::{Envelope, Recipient, flags};
 use spool::offline::{Offline, ShowError};
 use spool::progress::{self, Place};
 use spool::received;
@@ -58,6 +64,18 @@ struct Tally {
 const FAILURES_TOLD: usize = 3;
 /// So many messages are held at once, until the half has the note.
 const GROUP: usize = 32;
+
+/// So often what could not be released is tried again: a core that looks at a message just then
+/// cannot change it.
+const RELEASE_TRIES: u32 = 20;
+const RELEASE_AGAIN: Duration = Duration::from_millis(100);
+
+/// What is so when it fails on the way.
+const KEPT: &str = "what was taken in until then is kept, some of it held: mend that and say it \
+                    again, or nobody releases it";
+/// What is so when all is taken in, and the half is not emptied.
+const ALL_KEPT: &str = "its mail is taken in: say it again; a device of it that is refused now may \
+                        be blanked by hand, then `ringpost spool fill` has it filled";
 
 const TWICE: &str = "what one side has delivered and the other still has is delivered twice";
 
@@ -98,8 +116,38 @@ struct Half {
     offline: Offline<FileDevice>,
     /// Through which message it was taken in by a daemon that was cut off.
     through: Option<Place>,
-    /// What that daemon took in and did not release: by the id there, the id here.
-    held: HashMap<(TransactionId, u32), Text<ID_OCTETS_MAX>>,
+    /// What waits here and may be what that daemon took in: by the id and the second there.
+    taken: HashMap<(TransactionId, u32), Vec<Taken>>,
+}
+
+/// A message here that has a parent.
+#[derive(Clone)]
+struct Taken {
+    id: Text<ID_OCTETS_MAX>,
+    /// To be released: not so what was thawed since, and what the daemon fell over with.
+    is_held: bool,
+}
+
+/// For tests of what a crash leaves: where `RINGPOST_TEST_TAKE_IN` has the daemon fall.
+/// `message:N`: when it has taken so many in; `note:N`: behind so many notes, before what they
+/// name is released.
+struct Fall {
+    messages: Option<u32>,
+    notes: Option<u32>,
+}
+
+impl Fall {
+    fn of_environment() -> Self {
+        let set = std::env::var("RINGPOST_TEST_TAKE_IN").unwrap_or_default();
+        let count = |word: &str| set.strip_prefix(word).and_then(|count| count.parse().ok());
+        Self { messages: count("message:"), notes: count("note:") }
+    }
+
+    fn step(left: &mut Option<u32>) {
+        let Some(left) = left else { return };
+        *left = left.saturating_sub(1);
+        assert!(*left > 0, "RINGPOST_TEST_TAKE_IN is set, and it is there");
+    }
 }
 
 /// Messages that are durable here, held, and not in the half's note yet.
@@ -159,7 +207,7 @@ impl House {
         // All of it is read before any of it is taken.
         let (half, mut tally) = self.count_all(half).await?;
         if yes && tally.failures == 0 {
-            tally = self.take_all(half).await?;
+            tally = self.take_all(half).await.map_err(|(why, _)| (why, KEPT))?;
         } else {
             drop(half);
         }
@@ -175,14 +223,33 @@ impl House {
             return Ok(format!("{}. With --yes this is done", tally.text("would be")));
         }
         let mut lines = vec![tally.text("were")];
-        for (mut device, same) in halves {
-            let admitted = self.set.borrow_mut().admit_alone(&mut device);
-            let blanking = admitted.map_err(|error| trouble(&error))?;
-            lines.push(
-                self.fill_one(device, same, blanking).await.map_err(|error| trouble(&error))?,
-            );
-        }
+        lines.extend(self.empty(halves).await.map_err(|why| (why, ALL_KEPT))?);
         Ok(lines.join("; "))
+    }
+
+    /// Empties the devices of a half and has them filled.
+    async fn empty(
+        self: &Rc<Self>,
+        halves: Vec<(FileDevice, bool)>,
+    ) -> Result<Vec<String>, String> {
+        let mut admitted = Vec::new();
+        for (mut device, same) in halves {
+            let blanking = self.set.borrow_mut().admit_alone(&mut device);
+            admitted.push((device, same, blanking.map_err(|error| error.to_string())?));
+        }
+        // All of them before any is erased, which takes long: a half of which one device is marked
+        // and the other is not cannot be read any more.
+        let marked = tokio::task::spawn_blocking(move || {
+            for (device, _, blanking) in &mut admitted {
+                blanking.mark(device).map_err(|error| error.to_string())?;
+            }
+            Ok::<_, String>(admitted)
+        });
+        let mut lines = Vec::new();
+        for (device, same, blanking) in marked.await.map_err(|error| error.to_string())?? {
+            lines.push(self.fill_one(device, same, blanking).await?);
+        }
+        Ok(lines)
     }
 
     /// Reads what the half says of itself, and what an earlier life left of taking it in.
@@ -199,35 +266,39 @@ impl House {
             let notes = devices.iter_mut().map(|device| progress::read(device, generation));
             let through = notes.max().flatten();
             let offline = Offline::open(set).map_err(|e| e.to_string())?;
-            let held = HashMap::new();
-            Ok::<_, String>(Half { devices, generation, offline, through, held })
+            let taken = HashMap::new();
+            Ok::<_, String>(Half { devices, generation, offline, through, taken })
         });
         let opened = opened.await.map_err(|error| trouble(&error))?;
         let mut half = opened.map_err(|error| trouble(&error))?;
         if half.through.is_some() {
-            half.held = self.held_of_parents().await?;
+            half.taken = self.taken_before(&half.offline).await?;
         }
         Ok(half)
     }
 
-    /// The messages here that are held and have a parent: by that and the second of receipt.
-    async fn held_of_parents(
+    /// The messages here that have a parent, as far as they are as large as one of the half. Held
+    /// or not: the operator may have thawed one.
+    async fn taken_before(
         &self,
-    ) -> Result<HashMap<(TransactionId, u32), Text<ID_OCTETS_MAX>>, Trouble> {
-        let mut found = HashMap::new();
-        let mut filter = QueueFilter { held: Some(true), ..QueueFilter::default() };
+        half: &Offline<FileDevice>,
+    ) -> Result<HashMap<(TransactionId, u32), Vec<Taken>>, Trouble> {
+        let sizes: HashSet<u64> = half.list().map(|live| live.octets).collect();
+        let mut found: HashMap<_, Vec<Taken>> = HashMap::new();
+        let mut filter = QueueFilter::default();
         loop {
             let page = match self.queue_list(filter.clone()).await {
                 Reply::Queue(page) => page,
                 Reply::Failure(failure) => return Err(trouble(&failure.message.to_string())),
                 _ => return Ok(found),
             };
-            for entry in page.messages.iter() {
+            for entry in page.messages.iter().filter(|e| sizes.contains(&e.size_octets)) {
                 let Some(message) = self.waits_here(&entry.id).await? else { continue };
                 let Ok(parent) = message.parent.parse::<TransactionId>() else { continue };
                 let received_s = u32::try_from(message.received_us.div_ceil(1_000_000));
-                let key = (parent, received_s.unwrap_or(u32::MAX));
-                found.insert(key, entry.id.clone());
+                let is_held = message.entry.held && !message.entry.frozen;
+                let taken = Taken { id: entry.id.clone(), is_held };
+                found.entry((parent, received_s.unwrap_or(u32::MAX))).or_default().push(taken);
             }
             filter.after = page.next.clone();
             if filter.after.is_none() {
@@ -261,23 +332,19 @@ impl House {
 
     /// Takes all messages of the half in, one after the other, up to the first that cannot be.
     async fn take_all(&self, mut half: Half) -> Result<Tally, Trouble> {
-        let mut tally = Tally { wrote: true, ..Tally::default() };
-        let mut group = Group::default();
+        let mut fall = Fall::of_environment();
+        let all = places(&half.offline);
+        let before = all.partition_point(|place| half.through.is_some_and(|t| *place <= t));
+        let mut tally = Tally { wrote: true, before, ..Tally::default() };
         if half.through.is_none() {
             // From now on a start knows that some may be held here.
             half = note(half, Place::default()).await?;
         }
-        let all = places(&half.offline);
-        for (n, place) in all.iter().copied().enumerate() {
+        // At once: another cut-off would leave them behind more than one group.
+        self.release(&left_held(&half, &all[last_group(before)])).await?;
+        let mut group = Group::default();
+        for (n, place) in all.iter().copied().enumerate().skip(before) {
             self.absent.borrow_mut().taking = Some((n, all.len()));
-            if half.through.is_some_and(|through| place <= through) {
-                tally.before += 1;
-                // Cut off between the note and its release.
-                let left = half.held.remove(&(place.id, place.received_wall_s));
-                let was_held = || half.offline.list().any(|l| l.id == place.id && l.is_held());
-                group.release.extend(left.filter(|_| !was_held()));
-                continue;
-            }
             let (back, shown) = show(half, place.id).await?;
             half = back;
             let message = match shown {
@@ -289,6 +356,7 @@ impl House {
             };
             let was_held = message.envelope.flags & flags::HELD != 0;
             let core = n % self.mailboxes.len();
+            let new = tally.new + tally.clash;
             match self.take_one(&half, (core, place), message, &mut tally).await {
                 Ok(id) => group.release.extend(id.filter(|_| !was_held)),
                 Err(why) => {
@@ -296,12 +364,15 @@ impl House {
                     break;
                 }
             }
+            if tally.new + tally.clash > new {
+                Fall::step(&mut fall.messages);
+            }
             (group.through, group.count) = (Some(place), group.count + 1);
             if group.count == GROUP {
-                half = self.settle(half, &mut group).await?;
+                half = self.settle(half, &mut group, &mut fall).await?;
             }
         }
-        self.settle(half, &mut group).await?;
+        self.settle(half, &mut group, &mut fall).await?;
         Ok(tally)
     }
 
@@ -322,7 +393,7 @@ impl House {
         };
         let kept = match known {
             Known::Same => None,
-            Known::Taken(id) => Some(id),
+            Known::Taken(taken) => taken.is_held.then_some(taken.id),
             Known::New | Known::Clash => self.keep(core, message).await?,
         };
         *count += 1;
@@ -330,26 +401,54 @@ impl House {
     }
 
     /// Has the half note how far it is, then releases what was held until then.
-    async fn settle(&self, mut half: Half, group: &mut Group) -> Result<Half, Trouble> {
+    async fn settle(
+        &self,
+        mut half: Half,
+        group: &mut Group,
+        fall: &mut Fall,
+    ) -> Result<Half, Trouble> {
         let Group { release, through, .. } = std::mem::take(group);
         if let Some(through) = through {
             half = note(half, through).await?;
+            Fall::step(&mut fall.notes);
         }
-        for ids in release.chunks(IDS_MAX) {
-            let act = QueueAct {
-                act: Act::Thaw,
-                ids: List::cut(ids.iter().cloned()),
-                next_hop: None,
-                all: false,
-                to: None,
-                unchecked: false,
-                word: Text::default(),
-            };
-            let parts = self.questions.ask_for(0, Request::QueueAct(act), ACT_WAIT).await;
-            questions::counts(parts.map_err(|failure| trouble(&failure.message.to_string()))?)
-                .map_err(|failure| trouble(&failure.message.to_string()))?;
-        }
+        self.release(&release).await?;
         Ok(half)
+    }
+
+    /// Releases what is held here.
+    async fn release(&self, ids: &[Text<ID_OCTETS_MAX>]) -> Result<(), Trouble> {
+        let mut held = ids.to_vec();
+        for _ in 0..RELEASE_TRIES {
+            for ids in held.chunks(IDS_MAX) {
+                let act = QueueAct {
+                    act: Act::Thaw,
+                    ids: List::cut(ids.iter().cloned()),
+                    next_hop: None,
+                    all: false,
+                    to: None,
+                    unchecked: false,
+                    word: Text::default(),
+                };
+                let parts = self.questions.ask_for(0, Request::QueueAct(act), ACT_WAIT).await;
+                questions::counts(parts.map_err(|failure| trouble(&failure.message.to_string()))?)
+                    .map_err(|failure| trouble(&failure.message.to_string()))?;
+            }
+            // Those that are gone by now were delivered.
+            let mut left = Vec::new();
+            for id in held {
+                if self.waits_here(&id).await?.is_some_and(|here| here.entry.held) {
+                    left.push(id);
+                }
+            }
+            if left.is_empty() {
+                return Ok(());
+            }
+            held = left;
+            tokio::time::sleep(RELEASE_AGAIN).await;
+        }
+        let (count, first) = (held.len(), held.first().map_or("", |id| id));
+        Err(trouble(&format!("{count} messages taken in cannot be released, {first} first")))
     }
 
     /// What is known here of a message of the half that its note does not name.
@@ -359,22 +458,43 @@ impl House {
         place: Place,
         message: &StoredMessage,
     ) -> Result<Known, Trouble> {
-        let received_us = message.envelope.received_wall_us;
-        if let Some(id) = half.held.get(&(place.id, place.received_wall_s))
-            && let Some(here) = self.waits_here(id).await?
-            && here.received_us == received_us
-            && self.has_content(id, message).await?
-        {
-            return Ok(Known::Taken(id.clone()));
+        let envelope = &message.envelope;
+        let key = (place.id, place.received_wall_s);
+        let waiting = || envelope.recipients.iter().filter(|r| !r.state.is_final()).cloned();
+        for taken in half.taken.get(&key).into_iter().flatten() {
+            if let Some(here) = self.waits_here(&taken.id).await?
+                && here.received_us == envelope.received_wall_us
+                && self.has_content(&taken.id, message, waiting().collect()).await? == Some(true)
+            {
+                return Ok(Known::Taken(taken.clone()));
+            }
         }
-        let id = Text::cut(&id_text(place.id));
+        // What the half has from here, taken in when it was the other way round.
+        if let Some(parent) = envelope.parent
+            && matches!(self.of_id(parent, place, message).await?, Known::Same)
+        {
+            return Ok(Known::Same);
+        }
+        self.of_id(place.id, place, message).await
+    }
+
+    /// Whether the message that has this id here is that of the half.
+    async fn of_id(
+        &self,
+        id: TransactionId,
+        place: Place,
+        message: &StoredMessage,
+    ) -> Result<Known, Trouble> {
+        let id = Text::cut(&id_text(id));
         let Some(here) = self.waits_here(&id).await? else { return Ok(Known::New) };
         let sender = String::from_utf8_lossy(&message.envelope.mail.address);
-        let same = here.received_us == received_us
+        let is_alike = here.received_us == message.envelope.received_wall_us
             && here.entry.size_octets == place.octets
-            && here.entry.sender.as_bytes() == sender.as_bytes()
-            && self.has_content(&id, message).await?;
-        Ok(if same { Known::Same } else { Known::Clash })
+            && here.entry.sender.as_bytes() == sender.as_bytes();
+        let all = message.envelope.recipients.clone();
+        // One that is delivered here in this moment was here.
+        let is_same = is_alike && self.has_content(&id, message, all).await? != Some(false);
+        Ok(if is_same { Known::Same } else { Known::Clash })
     }
 
     /// The message of that id, if it waits here.
@@ -390,17 +510,35 @@ impl House {
     }
 
     /// Whether the message of that id here is octet by octet the one of the half, as it would be
-    /// sent under that id.
+    /// sent under that id; `None` when it is gone meanwhile. `recipients` are those of the half
+    /// that it has here: there may be more, and then its Received line names none.
     async fn has_content(
         &self,
         id: &Text<ID_OCTETS_MAX>,
         message: &StoredMessage,
-    ) -> Result<bool, Trouble> {
-        let Ok(here) = id.parse::<TransactionId>() else { return Ok(false) };
-        let as_here = Envelope { id: here, ..message.envelope.clone() };
-        let mut content = received::apply(&message.header, &as_here);
-        content.extend_from_slice(&message.tail);
-        let (mut rest, mut next) = (&content[..], Some(0));
+        recipients: Vec<Recipient>,
+    ) -> Result<Option<bool>, Trouble> {
+        let Ok(here) = id.parse::<TransactionId>() else { return Ok(Some(false)) };
+        let mut as_here = Envelope { id: here, recipients, ..message.envelope.clone() };
+        let mut headers = vec![received::apply(&message.header, &as_here)];
+        as_here.recipients.clear();
+        headers.push(received::apply(&message.header, &as_here));
+        for header in headers {
+            let same = self.reads(id, &[&header[..], &message.tail].concat()).await?;
+            if same != Some(false) {
+                return Ok(same);
+            }
+        }
+        Ok(Some(false))
+    }
+
+    /// Whether the message of that id here reads so; `None` when it is gone.
+    async fn reads(
+        &self,
+        id: &Text<ID_OCTETS_MAX>,
+        content: &[u8],
+    ) -> Result<Option<bool>, Trouble> {
+        let (mut rest, mut next) = (content, Some(0));
         while let Some(part) = next {
             let asked = Request::QueueRead { id: id.clone(), part };
             let parts = self.questions.ask(asked).await;
@@ -408,16 +546,16 @@ impl House {
             let part = match questions::first_found(parts) {
                 Reply::Part(part) => part,
                 Reply::Failure(failure) if failure.code == FailureCode::NotFound => {
-                    return Ok(false);
+                    return Ok(None);
                 }
                 Reply::Failure(failure) => return Err(trouble(&failure.message.to_string())),
-                _ => return Ok(false),
+                _ => return Ok(Some(false)),
             };
             let octets = control::octets::from_base64(&part.octets).unwrap_or_default();
-            let Some(behind) = rest.strip_prefix(&octets[..]) else { return Ok(false) };
+            let Some(behind) = rest.strip_prefix(&octets[..]) else { return Ok(Some(false)) };
             (rest, next) = (behind, part.next);
         }
-        Ok(rest.is_empty())
+        Ok(Some(rest.is_empty()))
     }
 
     /// Has a core keep a message, held; its id here when it is durable.
@@ -444,8 +582,8 @@ impl House {
 
 /// What is known of a message of the half.
 enum Known {
-    /// It was taken in under that id, and is held.
-    Taken(Text<ID_OCTETS_MAX>),
+    /// It was taken in as that one, which waits.
+    Taken(Taken),
     /// It stands here, too.
     Same,
     /// Its id is another message's here.
@@ -459,6 +597,21 @@ fn places(offline: &Offline<FileDevice>) -> Vec<Place> {
     let mut all: Vec<Place> = offline.list().map(Place::of).collect();
     all.sort_unstable();
     all
+}
+
+/// Of so many messages that the note names, those that may be held: a cut-off between a note and
+/// its release leaves the group of that note. Whatever else is held was frozen for another reason.
+fn last_group(noted: usize) -> Range<usize> {
+    noted.saturating_sub(GROUP)..noted
+}
+
+/// What is held here of these messages of the half, and was not held there.
+fn left_held(half: &Half, places: &[Place]) -> Vec<Text<ID_OCTETS_MAX>> {
+    let held_there: HashSet<TransactionId> =
+        half.offline.list().filter(|live| live.is_held()).map(|live| live.id).collect();
+    let places = places.iter().filter(|place| !held_there.contains(&place.id));
+    let taken = places.filter_map(|place| half.taken.get(&(place.id, place.received_wall_s)));
+    taken.flatten().filter(|taken| taken.is_held).map(|taken| taken.id.clone()).collect()
 }
 
 /// Reads a message of the half.
@@ -482,7 +635,8 @@ async fn note(mut half: Half, through: Place) -> Result<Half, Trouble> {
         Ok::<_, String>(half)
     });
     let noted = noted.await.map_err(|error| trouble(&error))?;
-    noted.map_err(|error| (error, "the half cannot be written, so it cannot be filled either"))
+    let refused = "the half cannot be written, so it cannot be filled either";
+    noted.map_err(|error| trouble(&format!("{refused}: {error}")))
 }
 
 fn unreadable(id: TransactionId, error: &ShowError) -> String {
@@ -494,5 +648,17 @@ fn unreadable(id: TransactionId, error: &ShowError) -> String {
             segment.number(),
             segment.column()
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_last_group_is_looked_through_for_what_is_held() {
+        assert_eq!(last_group(0), 0..0);
+        assert_eq!(last_group(GROUP), 0..GROUP);
+        assert_eq!(last_group(2 * GROUP + 3), GROUP + 3..2 * GROUP + 3);
     }
 }
