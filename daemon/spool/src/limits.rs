@@ -29,10 +29,11 @@ pub const BATCH_HEADER: usize = 256;
 pub const FLIGHTS_MAX: usize = 4;
 /// Buffers a log works with: the flights, one being sealed, one moving.
 pub const BUFFERS: usize = FLIGHTS_MAX + 2;
-/// A batch starts beside another one only with this many bytes waiting ...
-pub const BESIDE_BYTES_MIN: usize = 32 << 10;
+/// A batch starts beside another one only with this many bytes waiting: each costs a write, a flush
+/// and a block that is half empty, so what can wait for the one under way does ...
+pub const BESIDE_BYTES_MIN: usize = 256 << 10;
 /// ... or this many messages.
-pub const BESIDE_MESSAGES_MIN: usize = 16;
+pub const BESIDE_MESSAGES_MIN: usize = 64;
 /// DONEs and the watermark wait at most this long when nothing else comes.
 pub const WATERMARK_DELAY_US: u64 = 20_000;
 
