@@ -12,6 +12,12 @@ pub const FLOOR_BUFFERS: u16 = 128;
 /// Octets of one receive buffer of the floor.
 pub const FLOOR_BUFFER_OCTETS: u32 = 16_384;
 
+/// Octets of one write of the durable floor: all that 64 sessions send at once, with 64 KiB each.
+pub const FLOOR_BLOCK_OCTETS: usize = 8 << 20;
+
+/// Octets of the durable floor's file.
+pub const FLOOR_FILE_OCTETS: usize = 64 << 20;
+
 /// Waiting connections a listener asks the kernel for.
 pub const LISTEN_BACKLOG: i32 = 4096;
 
@@ -72,6 +78,9 @@ pub const SINK_RECIPIENTS_MAX: usize = 1000;
 /// The floor's name among measured servers.
 pub const FLOOR_NAME: &str = "floor";
 
+/// The durable floor's.
+pub const DURABLE_FLOOR_NAME: &str = "floor+log";
+
 /// A ratio of rates counts only if both servers kept their CPU at least this busy.
 pub const BUSY_SHARE_MIN: f64 = 0.95;
 
@@ -124,5 +133,7 @@ pub const BARE_EXCHANGE_OCTETS: usize = 4096;
 pub const COMMIT_FILE_OCTETS: usize = 16 << 20;
 
 const _: () = assert!(COMMIT_FILE_OCTETS.is_multiple_of(COMMIT_BLOCK_OCTETS));
+const _: () = assert!(FLOOR_BLOCK_OCTETS.is_multiple_of(COMMIT_BLOCK_OCTETS));
+const _: () = assert!(FLOOR_FILE_OCTETS.is_multiple_of(FLOOR_BLOCK_OCTETS));
 const _: () = assert!(REPLY_LINE_OCTETS_MAX >= 512);
 const _: () = assert!(FLOOR_BUFFERS.is_power_of_two());

@@ -58,6 +58,9 @@ struct FloorArguments {
     /// Offer STARTTLS, with a certificate made at start.
     #[arg(long, conflicts_with = "bare")]
     tls: bool,
+    /// Answer the dot only when the content is on stable storage, in a file in this folder.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["bare", "tls"])]
+    durable: Option<PathBuf>,
     /// Stay on this CPU.
     #[arg(long)]
     pin: Option<usize>,
@@ -285,6 +288,9 @@ struct MeasureArguments {
     /// Take latencies in open loop at half of each server's rate, too.
     #[arg(long)]
     half_rate: bool,
+    /// Measure the durable floor in --spool, too: the least for the same dialogue and commits.
+    #[arg(long, requires = "spool")]
+    durable_floor: bool,
     /// Run servers and source under SCHED_FIFO (needs the right to, and `chrt`).
     #[arg(long)]
     fifo: bool,
@@ -394,8 +400,11 @@ fn serve_floor(arguments: &FloorArguments) -> io::Result<ExitCode> {
     let stop = system::stop_signals()?;
     let listener = system::listener(address(listen)?)?;
     system::say(&format!("mxbench floor: listening on {}", listener.local_addr()?))?;
-    let serve = if arguments.tls { floor::serve_tls } else { floor::serve };
-    let counts = serve(listener, stop)?;
+    let counts = match &arguments.durable {
+        Some(folder) => floor::serve_durable(listener, stop, folder)?,
+        None if arguments.tls => floor::serve_tls(listener, stop)?,
+        None => floor::serve(listener, stop)?,
+    };
     system::say(&serde_json::to_string(&counts)?)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -553,6 +562,7 @@ fn run_measure(arguments: MeasureArguments) -> io::Result<ExitCode> {
         idle_tls: arguments.idle_tls,
         large: arguments.large,
         half_rate: arguments.half_rate,
+        durable_floor: arguments.durable_floor,
         fifo: arguments.fifo,
         device,
         spool: arguments.spool,

@@ -108,6 +108,65 @@ fn floor_takes_large_and_mixed_messages() {
     assert_eq!((summary.acked, counts.messages, summary.failures), (400, 400, 0), "{summary:?}");
 }
 
+/// A folder where O_DIRECT works: a temporary folder may be a tmpfs.
+fn durable_folder(name: &str) -> PathBuf {
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+#[test]
+fn the_durable_floor_acknowledges_every_message() {
+    let folder = durable_folder("durable-floor");
+    for (per_connection, size) in [(1, 4096), (20, 4096), (7, 65_536)] {
+        let listener = system::listener("127.0.0.1:0".parse().unwrap()).unwrap();
+        let mut options = Options::new(listener.local_addr().unwrap());
+        options.pace = Pace::Total(500);
+        options.messages_per_connection = per_connection;
+        options.size = Size::Fixed(size);
+        let (stopped, stopper) = stop();
+        let inside = folder.clone();
+        let server =
+            thread::spawn(move || floor::serve_durable(listener, stopped, &inside).unwrap());
+        let (source_stopped, _source_stopper) = stop();
+        let summary = source::run(options, source_stopped, &mut |_| ()).unwrap();
+        drop(stopper);
+        let counts = server.join().unwrap();
+        assert_eq!((summary.acked, summary.failures, summary.unknown), (500, 0, 0), "{summary:?}");
+        assert_eq!((counts.messages, counts.broken), (500, 0));
+        assert_eq!(counts.octets, 500 * (size as u64 + 3));
+    }
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0, "its file has no name");
+}
+
+#[test]
+fn the_durable_floor_answers_in_order_and_drops_what_no_block_holds() {
+    use std::io::{Read, Write};
+    let folder = durable_folder("durable-floor-order");
+    let listener = system::listener("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stopped, stopper) = stop();
+    let server = thread::spawn(move || floor::serve_durable(listener, stopped, &folder).unwrap());
+    let talk = |said: &[u8]| {
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        // A client whose message is dropped may be told so in the middle of it.
+        let _ = stream.write_all(said);
+        let mut heard = Vec::new();
+        let _ = stream.read_to_end(&mut heard);
+        let heard = String::from_utf8(heard).unwrap();
+        heard.lines().map(|line| line[..3].parse().unwrap()).collect::<Vec<u16>>()
+    };
+    let behind = b"HELO a\r\nMAIL FROM:<>\r\nRCPT TO:<a@b>\r\nDATA\r\nx\r\n.\r\nNOOP\r\nQUIT\r\n";
+    assert_eq!(talk(behind), [220, 250, 250, 250, 354, 250, 250, 221]);
+    let mut large = b"HELO a\r\nMAIL FROM:<>\r\nRCPT TO:<a@b>\r\nDATA\r\n".to_vec();
+    large.resize(9 << 20, b'x');
+    large.extend_from_slice(b"\r\n.\r\nQUIT\r\n");
+    assert!(!talk(&large).contains(&221), "nothing was answered behind it");
+    drop(stopper);
+    let counts = server.join().unwrap();
+    assert_eq!((counts.messages, counts.broken), (1, 1));
+}
+
 #[test]
 fn slow_sessions_get_through() {
     let (summary, counts) = against_floor(|options| {

@@ -66,6 +66,7 @@ fn what_must_be_reached_stands_beside_what_was_measured() {
         measure.args(["--name", name, "--server-addr", "127.0.0.1:0", "--server-cmd", &command]);
     }
     measure.args(["--sessions", "64", "--half-rate", "--idle", "100", "--large"]);
+    measure.arg("--durable-floor");
     let output = measure.arg("--spool").arg(&spool).output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{errors}");
@@ -76,14 +77,16 @@ fn what_must_be_reached_stands_beside_what_was_measured() {
         "floor CPU / discard CPU",
         "discard CPU / durable CPU",
         "floor CPU / durable CPU",
+        "floor+log CPU / durable CPU",
         "p99 final dot to 250 / p99 of a bare commit",
+        "the same / that of the durable floor",
         "octets written to one copy / message octets",
     ] {
         assert_eq!(count(what), 2, "one and twenty messages a connection: {what}: {text}");
     }
     assert_eq!(count("resident KiB of an idle session") + count("MiB for each of ten"), 2);
     let verdicts = rows.lines().filter(|line| line.contains(">= ") || line.contains("<= "));
-    assert!(verdicts.clone().count() >= 12);
+    assert!(verdicts.clone().count() >= 16);
     assert!(verdicts.clone().all(|line| line.contains(" met") || line.contains("missed")));
     // What keeps nothing writes nothing.
     let written = rows.lines().find(|line| line.starts_with("octets written")).unwrap();
@@ -159,4 +162,17 @@ fn two_of_the_same_cost_the_same_at_the_same_rate() {
             assert_eq!(burst["source"]["failures"], 0, "{burst}");
         }
     }
+}
+
+#[test]
+fn a_durable_floor_with_tls_is_refused_at_once() {
+    let output = Command::new(env!("CARGO_BIN_EXE_mxbench"))
+        .args(["measure", "--durable-floor", "--spool", ".", "--source-argument=--starttls"])
+        .args(["--source-argument", "1", "--name", "a", "--server-addr", "127.0.0.1:0"])
+        .args(["--server-cmd", "false"])
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("--durable-floor: the durable floor has no STARTTLS"), "{errors}");
 }

@@ -9,6 +9,8 @@
 //!
 //! *Not here*: checks, logs, addresses, storage. Changed only by a page in `docs/decisions`.
 
+mod durable;
+
 pub mod end;
 
 mod buffers;
@@ -22,10 +24,12 @@ mod secure;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use memchr::memchr;
 use serde::Serialize;
 
+use durable::Durable;
 use end::{EndOfData, find_end};
 use ring::{Conn, Handler, Net, Next, Setup};
 
@@ -106,6 +110,20 @@ pub fn serve_tls(listener: TcpListener, stop: OwnedFd) -> io::Result<Counts> {
         Ok(())
     })?;
     Ok(floor.counts)
+}
+
+/// The same dialogue with each content on stable storage before its 250, in a file in `folder`,
+/// until `stop` becomes readable.
+pub fn serve_durable(listener: TcpListener, stop: OwnedFd, folder: &Path) -> io::Result<Counts> {
+    let mut floor = Durable::new();
+    let file = durable::file(folder)?;
+    ring::run(&SETUP, &mut floor, |net, _| {
+        net.commit_to(file);
+        net.listen(listener);
+        net.watch(stop);
+        Ok(())
+    })?;
+    floor.finish()
 }
 
 impl Handler for Floor {

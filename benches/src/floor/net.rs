@@ -3,10 +3,13 @@
 //! Nothing here talks to the kernel: calls change slots and mark them, and the ring turns marked
 //! slots into requests once per turn.
 
+use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use nix::sys::socket::SockaddrStorage;
+
+use crate::limits::COMMIT_BLOCK_OCTETS;
 
 /// Bits of a generation: with the operation and the index they fill a request's 64 bits.
 pub(super) const GENERATION_MASK: u32 = 0xff_ffff;
@@ -52,6 +55,61 @@ pub(super) struct Slot {
     pub(super) address: Option<Box<SockaddrStorage>>,
 }
 
+/// Octets for a durable write, aligned as `O_DIRECT` wants them.
+#[derive(Debug)]
+pub struct Block {
+    memory: Vec<u8>,
+    start: usize,
+    filled: usize,
+}
+
+impl Block {
+    /// Room for so many octets, a multiple of 4 KiB; takes memory as it is filled.
+    pub fn new(octets: usize) -> Self {
+        let memory = vec![0; octets + COMMIT_BLOCK_OCTETS];
+        let start = memory.as_ptr().align_offset(COMMIT_BLOCK_OCTETS);
+        Self { memory, start, filled: 0 }
+    }
+
+    /// Octets that still fit.
+    pub fn room(&self) -> usize {
+        self.memory.len() - COMMIT_BLOCK_OCTETS - self.filled
+    }
+
+    /// Appends what fits, as `room` says.
+    #[inline]
+    pub fn put(&mut self, bytes: &[u8]) {
+        let at = self.start + self.filled;
+        self.memory[at..at + bytes.len()].copy_from_slice(bytes);
+        self.filled += bytes.len();
+    }
+
+    /// Octets of the write: whole blocks, the last one filled up with zeros.
+    pub fn pad(&mut self) -> usize {
+        let octets = self.filled.next_multiple_of(COMMIT_BLOCK_OCTETS);
+        self.memory[self.start + self.filled..self.start + octets].fill(0);
+        octets
+    }
+
+    /// Empty again.
+    pub fn clear(&mut self) {
+        self.filled = 0;
+    }
+
+    pub(super) fn as_ptr(&self) -> *const u8 {
+        self.memory[self.start..].as_ptr()
+    }
+}
+
+/// A durable write that is asked for or under way.
+#[derive(Debug)]
+pub(super) struct Commit {
+    pub(super) block: Block,
+    pub(super) octets: u32,
+    pub(super) offset: u64,
+    pub(super) armed: bool,
+}
+
 /// The connections of a ring, as a handler sees them.
 #[derive(Debug)]
 pub struct Net {
@@ -67,6 +125,8 @@ pub struct Net {
     pub(super) watch: Option<OwnedFd>,
     pub(super) arm_watch: bool,
     pub(super) refused: u64,
+    pub(super) file: Option<File>,
+    pub(super) commit: Option<Commit>,
 }
 
 impl Net {
@@ -84,7 +144,26 @@ impl Net {
             watch: None,
             arm_watch: false,
             refused: 0,
+            file: None,
+            commit: None,
         }
+    }
+
+    /// The file that `commit` writes to, opened with `O_DIRECT`.
+    pub fn commit_to(&mut self, file: File) {
+        self.file = Some(file);
+    }
+
+    /// Writes a block durably, before anything is sent in this turn; `Handler::committed` follows.
+    /// Returns the octets the write takes in the file.
+    ///
+    /// # Panics
+    /// One is under way, or there is no file.
+    pub fn commit(&mut self, mut block: Block, offset: u64) -> u64 {
+        assert!(self.commit.is_none() && self.file.is_some(), "one commit at a time, to a file");
+        let octets = u32::try_from(block.pad()).expect("blocks are below 4 GiB");
+        self.commit = Some(Commit { block, octets, offset, armed: false });
+        u64::from(octets)
     }
 
     /// Takes connections from a listener from the next turn on.

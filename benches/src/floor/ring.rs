@@ -21,7 +21,7 @@ use io_uring::{IoUring, SubmissionQueue, Submitter, cqueue, opcode, squeue};
 use nix::sys::socket::SockaddrLike;
 
 use super::buffers::Buffers;
-pub use super::net::{Conn, Net};
+pub use super::net::{Block, Conn, Net};
 use super::net::{GENERATION_MASK, Slot};
 
 /// Sizes of a ring, and how a finished connection is ended.
@@ -64,6 +64,8 @@ pub trait Handler {
     fn ended(&mut self, net: &mut Net, conn: Conn, error: i32);
     /// The descriptor given to `Net::watch` is readable.
     fn watched(&mut self, net: &mut Net);
+    /// A block given to `Net::commit` is on stable storage, or the error says why not.
+    fn committed(&mut self, _net: &mut Net, _block: Block, _written: io::Result<()>) {}
     /// A batch of completions is done.
     fn turn(&mut self, net: &mut Net) -> Next;
 }
@@ -75,6 +77,7 @@ const OP_SEND: u64 = 3;
 const OP_CONNECT: u64 = 4;
 const OP_WATCH: u64 = 5;
 const OP_IGNORED: u64 = 6;
+const OP_COMMIT: u64 = 7;
 
 fn user_data(op: u64, generation: u32, index: u32) -> u64 {
     op << 56 | u64::from(generation) << 32 | u64::from(index)
@@ -133,6 +136,7 @@ pub fn run<H: Handler>(
     start(&mut net, handler)?;
     let mut next = handler.turn(&mut net);
     while next != Next::Stop {
+        submit_commit(&mut net, &mut queue)?;
         submit_changes(&mut net, &mut queue)?;
         queue.submission.sync();
         enter(&queue.submitter, next)?;
@@ -158,9 +162,30 @@ pub fn run<H: Handler>(
             let _ = nix::unistd::close(slot.fd);
         }
     }
+    std::mem::forget(net.commit);
     for fd in net.close_later {
         let _ = nix::unistd::close(fd);
     }
+    Ok(())
+}
+
+/// By itself and first: what is submitted together is plugged (block layer), so that the device
+/// would get the write only after all sends of the turn.
+fn submit_commit(net: &mut Net, queue: &mut Queue<'_>) -> io::Result<()> {
+    let (Some(commit), Some(file)) = (&mut net.commit, &net.file) else { return Ok(()) };
+    if std::mem::replace(&mut commit.armed, true) {
+        return Ok(());
+    }
+    let entry = opcode::Write::new(Fd(file.as_raw_fd()), commit.block.as_ptr(), commit.octets)
+        .offset(commit.offset)
+        .rw_flags(libc::RWF_DSYNC)
+        .build()
+        .user_data(user_data(OP_COMMIT, 0, 0));
+    // SAFETY: the block stays in `net.commit`, untouched, until the completion, and is leaked if
+    // the ring ends first; a move of it does not move its heap memory.
+    unsafe { queue.push(&entry)? };
+    queue.submission.sync();
+    queue.submitter.submit()?;
     Ok(())
 }
 
@@ -337,12 +362,23 @@ fn complete<H: Handler>(
         OP_SEND => send_done(entry, net, handler, conn),
         OP_ACCEPT => accept_done(entry, net, handler, index),
         OP_CONNECT => connect_done(entry, net, handler, conn),
+        OP_COMMIT => commit_done(entry, net, handler),
         OP_WATCH => {
             net.watch = None;
             handler.watched(net);
         }
         _ => {}
     }
+}
+
+fn commit_done<H: Handler>(entry: &cqueue::Entry, net: &mut Net, handler: &mut H) {
+    let Some(commit) = net.commit.take() else { return };
+    let written = match u32::try_from(entry.result()) {
+        Ok(octets) if octets == commit.octets => Ok(()),
+        Ok(octets) => Err(io::Error::other(format!("{octets} of {} octets", commit.octets))),
+        Err(_) => Err(io::Error::from_raw_os_error(-entry.result())),
+    };
+    handler.committed(net, commit.block, written);
 }
 
 fn accept_done<H: Handler>(entry: &cqueue::Entry, net: &mut Net, handler: &mut H, at: u32) {

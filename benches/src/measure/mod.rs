@@ -20,7 +20,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::launch::{self, Running};
-use crate::limits::{FLOOR_NAME, LARGE_MESSAGE, LOOK_MS, WARM_UP_MS};
+use crate::limits::{DURABLE_FLOOR_NAME, FLOOR_NAME, LARGE_MESSAGE, LOOK_MS, WARM_UP_MS};
 use crate::meter::{Alone, Burst, Meter, own_path};
 use crate::source::report::Summary;
 use crate::{commit, proc, system};
@@ -64,6 +64,8 @@ pub struct Plan {
     pub large: bool,
     /// After the rounds, take latencies in open loop at half of each server's rate.
     pub half_rate: bool,
+    /// Measure the durable floor, in `spool`.
+    pub durable_floor: bool,
     /// Run server and source under SCHED_FIFO in closed loop, so that other work on the machine
     /// does not count.
     pub fifo: bool,
@@ -102,6 +104,25 @@ pub fn processors(
     Ok([server, other(server)])
 }
 
+/// What is measured in turn.
+#[derive(Debug, Clone, Copy)]
+enum Turn<'a> {
+    Floor,
+    /// In that folder.
+    DurableFloor(&'a PathBuf),
+    Server(&'a Server),
+}
+
+impl Turn<'_> {
+    fn name(self) -> String {
+        match self {
+            Self::Floor => FLOOR_NAME.to_owned(),
+            Self::DurableFloor(_) => DURABLE_FLOOR_NAME.to_owned(),
+            Self::Server(server) => server.name.clone(),
+        }
+    }
+}
+
 struct Load {
     name: String,
     arguments: Vec<String>,
@@ -111,9 +132,7 @@ struct Load {
 /// then is all there is.
 pub fn run(plan: &Plan, stop: OwnedFd) -> io::Result<Report> {
     let mut report = Report {
-        servers: std::iter::once(FLOOR_NAME.to_owned())
-            .chain(plan.servers.iter().map(|server| server.name.clone()))
-            .collect(),
+        servers: order(plan, 0).into_iter().map(Turn::name).collect(),
         ..Report::default()
     };
     check(plan)?;
@@ -137,7 +156,7 @@ pub fn run(plan: &Plan, stop: OwnedFd) -> io::Result<Report> {
                 }
                 burst(plan, &meter, &running, &warm_up(load))?;
                 let mut done = burst(plan, &meter, &running, load)?;
-                done.server = name(server);
+                done.server = server.name();
                 done.round = round;
                 say(&done);
                 report.bursts.push(done);
@@ -150,15 +169,17 @@ pub fn run(plan: &Plan, stop: OwnedFd) -> io::Result<Report> {
         meter.fifo = false;
         half_rate(plan, &meter, &loads, &mut report)?;
     }
-    for server in order(plan, 0) {
+    // The durable floor takes no message larger than its block, and holds sessions as the floor.
+    let held = |server: &Turn<'_>| !matches!(server, Turn::DurableFloor(_));
+    for server in order(plan, 0).into_iter().filter(held) {
         if plan.idle > 0 && !meter.stopped() {
             report.idle.push(idle(plan, &meter, server, false)?);
         }
-        if plan.idle > 0 && plan.idle_tls && server.is_some() && !meter.stopped() {
+        if plan.idle > 0 && plan.idle_tls && matches!(server, Turn::Server(_)) && !meter.stopped() {
             report.idle.push(idle(plan, &meter, server, true)?);
         }
     }
-    for server in order(plan, 0) {
+    for server in order(plan, 0).into_iter().filter(held) {
         if plan.large && !meter.stopped() {
             report.large.push(large(plan, &meter, server)?);
         }
@@ -169,6 +190,9 @@ pub fn run(plan: &Plan, stop: OwnedFd) -> io::Result<Report> {
 }
 
 fn check(plan: &Plan) -> io::Result<()> {
+    if plan.durable_floor && secure(plan) {
+        return Err(io::Error::other("--durable-floor: the durable floor has no STARTTLS"));
+    }
     let files = system::raise_file_limit()?;
     if u64::from(plan.idle) + 200 > files {
         let text = format!("--idle {}: only {files} open files are allowed", plan.idle);
@@ -189,14 +213,13 @@ fn check(plan: &Plan) -> io::Result<()> {
     Ok(())
 }
 
-fn name(server: Option<&Server>) -> String {
-    server.map_or_else(|| FLOOR_NAME.to_owned(), |server| server.name.clone())
-}
-
-/// The floor and the servers, beginning with another one each round.
-fn order(plan: &Plan, round: usize) -> Vec<Option<&Server>> {
-    let mut all: Vec<Option<&Server>> =
-        std::iter::once(None).chain(plan.servers.iter().map(Some)).collect();
+/// The floors and the servers, beginning with another one each round.
+fn order(plan: &Plan, round: usize) -> Vec<Turn<'_>> {
+    let durable = plan.spool.as_ref().filter(|_| plan.durable_floor).map(Turn::DurableFloor);
+    let mut all: Vec<Turn<'_>> = std::iter::once(Turn::Floor)
+        .chain(durable)
+        .chain(plan.servers.iter().map(Turn::Server))
+        .collect();
     let first = round % all.len();
     all.rotate_left(first);
     all
@@ -229,22 +252,29 @@ fn warm_up(load: &Load) -> Load {
     Load { name: load.name.clone(), arguments }
 }
 
-fn start(plan: &Plan, meter: &Meter, server: Option<&Server>) -> io::Result<Running> {
+fn secure(plan: &Plan) -> bool {
+    plan.source_arguments.iter().any(|word| word.starts_with("--starttls"))
+}
+
+fn start(plan: &Plan, meter: &Meter, server: Turn<'_>) -> io::Result<Running> {
     let (command, address) = match server {
-        Some(server) => {
+        Turn::Server(server) => {
             let mut command = meter.command("sh");
             command.args(["-c", &server.command]);
             (command, server.address)
         }
-        None => {
+        Turn::Floor | Turn::DurableFloor(_) => {
             let mut command = meter.command(&own_path()?);
             command.args(["floor", "--listen", "127.0.0.1:0"]);
-            let tls = plan.source_arguments.iter().any(|word| word.starts_with("--starttls"));
-            command.args(tls.then_some("--tls"));
+            if let Turn::DurableFloor(folder) = server {
+                command.arg("--durable").arg(folder);
+            } else if secure(plan) {
+                command.arg("--tls");
+            }
             (command, SocketAddr::from(([127, 0, 0, 1], 0)))
         }
     };
-    launch::start(&name(server), address, plan.cpus[0], command)
+    launch::start(&server.name(), address, plan.cpus[0], command)
 }
 
 fn burst(plan: &Plan, meter: &Meter, running: &Running, load: &Load) -> io::Result<Burst> {
@@ -262,7 +292,7 @@ fn summary(source: &mut Command) -> io::Result<Summary> {
         .map_err(|error| io::Error::other(format!("source: {error}: {text}")))
 }
 
-fn large(plan: &Plan, meter: &Meter, server: Option<&Server>) -> io::Result<Large> {
+fn large(plan: &Plan, meter: &Meter, server: Turn<'_>) -> io::Result<Large> {
     let running = start(plan, meter, server)?;
     let before = running.usage()?.peak;
     let (size, count) = LARGE_MESSAGE;
@@ -271,7 +301,7 @@ fn large(plan: &Plan, meter: &Meter, server: Option<&Server>) -> io::Result<Larg
     source.args(&plan.source_arguments).args(["--size", size, "--messages-per-connection", "1"]);
     let summary = summary(source.args(["--sessions", &count, "--total", &count]))?;
     let after = running.usage()?.peak;
-    Ok(Large { server: name(server), acked: summary.acked, before, after })
+    Ok(Large { server: server.name(), acked: summary.acked, before, after })
 }
 
 fn say(burst: &Burst) {
@@ -288,6 +318,15 @@ fn say(burst: &Burst) {
     );
 }
 
+/// Whose rate is halved: its own; the durable floor is to be compared with `durable`.
+fn paced_by(plan: &Plan, server: Turn<'_>) -> String {
+    let beside = plan.servers.iter().find(|server| server.name == "durable");
+    match (server, beside) {
+        (Turn::DurableFloor(_), Some(durable)) => durable.name.clone(),
+        _ => server.name(),
+    }
+}
+
 /// Open loop at half of each server's own rate.
 fn half_rate(plan: &Plan, meter: &Meter, loads: &[Load], report: &mut Report) -> io::Result<()> {
     for round in 0..plan.rounds {
@@ -297,7 +336,7 @@ fn half_rate(plan: &Plan, meter: &Meter, loads: &[Load], report: &mut Report) ->
         for server in order(plan, round) {
             let running = start(plan, meter, server)?;
             for load in loads {
-                let Some(rate) = report.rate(&load.name, &name(server)) else { continue };
+                let Some(rate) = report.rate(&load.name, &paced_by(plan, server)) else { continue };
                 if meter.stopped() {
                     return Ok(());
                 }
@@ -308,7 +347,7 @@ fn half_rate(plan: &Plan, meter: &Meter, loads: &[Load], report: &mut Report) ->
                     Load { name: format!("{}, open loop at half rate", load.name), arguments };
                 burst(plan, meter, &running, &warm_up(&load))?;
                 let mut done = burst(plan, meter, &running, &load)?;
-                done.server = name(server);
+                done.server = server.name();
                 done.round = round;
                 say(&done);
                 report.bursts.push(done);
@@ -322,7 +361,7 @@ fn half_rate(plan: &Plan, meter: &Meter, loads: &[Load], report: &mut Report) ->
     Ok(())
 }
 
-fn idle(plan: &Plan, meter: &Meter, server: Option<&Server>, tls: bool) -> io::Result<Idle> {
+fn idle(plan: &Plan, meter: &Meter, server: Turn<'_>, tls: bool) -> io::Result<Idle> {
     let running = start(plan, meter, server)?;
     let before = running.usage()?.resident;
     let mut child = meter
@@ -345,11 +384,11 @@ fn idle(plan: &Plan, meter: &Meter, server: Option<&Server>, tls: bool) -> io::R
     child.wait()?;
     let summary: Summary = serde_json::from_str(rest.trim()).map_err(io::Error::other)?;
     if tls && summary.tls_handshakes < sessions {
-        return Err(io::Error::other(format!("{}: offers no STARTTLS", name(server))));
+        return Err(io::Error::other(format!("{}: offers no STARTTLS", server.name())));
     }
     if sessions != u64::from(plan.idle) {
-        eprintln!("{}: {sessions} of {} idle sessions stand", name(server), plan.idle);
+        eprintln!("{}: {sessions} of {} idle sessions stand", server.name(), plan.idle);
     }
-    let server = name(server) + if tls { ", TLS" } else { "" };
+    let server = server.name() + if tls { ", TLS" } else { "" };
     Ok(Idle { server, sessions, before, with })
 }

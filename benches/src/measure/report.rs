@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::commit::Commit;
-use crate::limits::{BUSY_SHARE_MIN, FLOOR_NAME, LARGE_MESSAGE};
+use crate::limits::{BUSY_SHARE_MIN, DURABLE_FLOOR_NAME, FLOOR_NAME, LARGE_MESSAGE};
 use crate::meter::Burst;
 use crate::stats::Median;
 
@@ -135,7 +135,8 @@ impl Report {
         Some(self.of(load, server, |burst| burst.source.messages_per_s)?.value)
     }
 
-    /// Pairs whose ratios are printed: the floor over each, and discard over durable.
+    /// Pairs whose ratios are printed: the floor over each, discard over durable, and the durable
+    /// floor over durable.
     fn pairs(&self) -> Vec<(String, String)> {
         let mut pairs: Vec<(String, String)> = self
             .servers
@@ -145,7 +146,11 @@ impl Report {
             .collect();
         let (discard, durable) = ("discard".to_owned(), "durable".to_owned());
         if self.servers.contains(&discard) && self.servers.contains(&durable) {
-            pairs.push((discard, durable));
+            pairs.push((discard, durable.clone()));
+        }
+        let least = DURABLE_FLOOR_NAME.to_owned();
+        if self.servers.contains(&least) && self.servers.contains(&durable) {
+            pairs.push((least, durable));
         }
         pairs
     }

@@ -27,7 +27,11 @@ pub(crate) fn bench(more: &[String]) -> Result<(), String> {
             run(Command::new("cargo").args(words).args(more))
         }
         Some((first, more)) if first == "brief" => measure(more, &["--idle", "0"], &[]),
-        _ => measure(more, &["--idle", "10000"], &["--large", "--idle-tls", "--half-rate"]),
+        _ => measure(
+            more,
+            &["--idle", "10000"],
+            &["--large", "--idle-tls", "--half-rate", "--durable-floor"],
+        ),
     }
 }
 
