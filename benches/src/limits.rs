@@ -12,7 +12,8 @@ pub const FLOOR_BUFFERS: u16 = 128;
 /// Octets of one receive buffer of the floor.
 pub const FLOOR_BUFFER_OCTETS: u32 = 16_384;
 
-/// Octets of one write of the durable floor: all that 64 sessions send at once, with 64 KiB each.
+/// Octets of one write of the durable floor, at most: twice what 64 sessions with 64 KiB each send
+/// at once.
 pub const FLOOR_BLOCK_OCTETS: usize = 8 << 20;
 
 /// Octets of the durable floor's file.

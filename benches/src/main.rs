@@ -397,11 +397,12 @@ fn serve_floor(arguments: &FloorArguments) -> io::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     };
     arguments.pin.map_or(Ok(()), system::pin)?;
+    let file = arguments.durable.as_deref().map(floor::durable_file).transpose()?;
     let stop = system::stop_signals()?;
     let listener = system::listener(address(listen)?)?;
     system::say(&format!("mxbench floor: listening on {}", listener.local_addr()?))?;
-    let counts = match &arguments.durable {
-        Some(folder) => floor::serve_durable(listener, stop, folder)?,
+    let counts = match file {
+        Some(file) => floor::serve_durable(listener, stop, file)?,
         None if arguments.tls => floor::serve_tls(listener, stop)?,
         None => floor::serve(listener, stop)?,
     };

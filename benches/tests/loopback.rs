@@ -118,23 +118,27 @@ fn durable_folder(name: &str) -> PathBuf {
 #[test]
 fn the_durable_floor_acknowledges_every_message() {
     let folder = durable_folder("durable-floor");
-    for (per_connection, size) in [(1, 4096), (20, 4096), (7, 65_536)] {
+    // The last writes more than the file holds: it begins again at its start.
+    for (per_connection, size, total) in [(1, 4096, 500), (20, 4096, 500), (7, 65_536, 1200)] {
         let listener = system::listener("127.0.0.1:0".parse().unwrap()).unwrap();
         let mut options = Options::new(listener.local_addr().unwrap());
-        options.pace = Pace::Total(500);
+        options.pace = Pace::Total(total);
         options.messages_per_connection = per_connection;
         options.size = Size::Fixed(size);
         let (stopped, stopper) = stop();
-        let inside = folder.clone();
-        let server =
-            thread::spawn(move || floor::serve_durable(listener, stopped, &inside).unwrap());
+        let file = floor::durable_file(&folder).unwrap();
+        let server = thread::spawn(move || floor::serve_durable(listener, stopped, file).unwrap());
         let (source_stopped, _source_stopper) = stop();
         let summary = source::run(options, source_stopped, &mut |_| ()).unwrap();
         drop(stopper);
         let counts = server.join().unwrap();
-        assert_eq!((summary.acked, summary.failures, summary.unknown), (500, 0, 0), "{summary:?}");
-        assert_eq!((counts.messages, counts.broken), (500, 0));
-        assert_eq!(counts.octets, 500 * (size as u64 + 3));
+        assert_eq!(
+            (summary.acked, summary.failures, summary.unknown),
+            (total, 0, 0),
+            "{summary:?}"
+        );
+        assert_eq!((counts.messages, counts.broken), (total, 0));
+        assert_eq!(counts.octets, total * (size as u64 + 3));
     }
     assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0, "its file has no name");
 }
@@ -146,7 +150,8 @@ fn the_durable_floor_answers_in_order_and_drops_what_no_block_holds() {
     let listener = system::listener("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
     let (stopped, stopper) = stop();
-    let server = thread::spawn(move || floor::serve_durable(listener, stopped, &folder).unwrap());
+    let file = floor::durable_file(&folder).unwrap();
+    let server = thread::spawn(move || floor::serve_durable(listener, stopped, file).unwrap());
     let talk = |said: &[u8]| {
         let mut stream = std::net::TcpStream::connect(address).unwrap();
         // A client whose message is dropped may be told so in the middle of it.
@@ -165,6 +170,14 @@ fn the_durable_floor_answers_in_order_and_drops_what_no_block_holds() {
     drop(stopper);
     let counts = server.join().unwrap();
     assert_eq!((counts.messages, counts.broken), (1, 1));
+}
+
+#[test]
+fn a_place_that_the_durable_floor_cannot_use_is_named() {
+    let missing = durable_folder("durable-floor-none").join("missing");
+    let error = floor::durable_file(&missing).unwrap_err().to_string();
+    let place = missing.display().to_string();
+    assert!(error.contains(&place) && error.contains("cannot make a file there"), "{error}");
 }
 
 #[test]

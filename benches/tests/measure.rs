@@ -79,7 +79,7 @@ fn what_must_be_reached_stands_beside_what_was_measured() {
         "floor CPU / durable CPU",
         "floor+log CPU / durable CPU",
         "p99 final dot to 250 / p99 of a bare commit",
-        "the same / that of the durable floor",
+        "p99 final dot to 250 / that of the durable floor",
         "octets written to one copy / message octets",
     ] {
         assert_eq!(count(what), 2, "one and twenty messages a connection: {what}: {text}");

@@ -1,10 +1,11 @@
 //! The floor of a durable server: the same dialogue, and no 250 to a dot before the content is on
 //! stable storage, in one write for all that wait.
 //!
-//! *Guarantees*: a message counts, and is answered, only when the write that holds its content has
+//! *Guarantees*: a message is answered, and counts, only when the write that holds its content has
 //! ended well.
 //!
-//! *Limits*: one write at a time; a message that does not fit a block ends its connection.
+//! *Limits*: one write at a time; a message for which the block being filled has no room ends its
+//! connection; a client that closes its side before its 250 hears none.
 //!
 //! *Failure*: a write that fails ends the run with its error.
 //!
@@ -49,17 +50,26 @@ pub(super) struct Durable {
 
 /// A zero-filled file without a name: its extents are written ones, and it ends with the process.
 pub(super) fn file(folder: &Path) -> io::Result<File> {
+    let told = |what: &str, error: io::Error| {
+        io::Error::new(error.kind(), format!("--durable {}: {what}: {error}", folder.display()))
+    };
     let path = folder.join(format!(".mxbench-floor-{}", std::process::id()));
-    let made = OpenOptions::new().write(true).create_new(true).open(&path).and_then(|file| {
-        let zeros = vec![0; FLOOR_BLOCK_OCTETS];
-        for at in (0..FLOOR_FILE_OCTETS).step_by(FLOOR_BLOCK_OCTETS) {
-            file.write_all_at(&zeros, at as u64)?;
-        }
-        file.sync_all()?;
-        OpenOptions::new().write(true).custom_flags(libc::O_DIRECT).open(&path)
+    let made = OpenOptions::new().write(true).create_new(true).open(&path);
+    let made = made.map_err(|error| told("cannot make a file there", error))?;
+    let direct = fill(&made).map_err(|error| told("cannot fill 64 MiB", error)).and_then(|()| {
+        let open = OpenOptions::new().write(true).custom_flags(libc::O_DIRECT).open(&path);
+        open.map_err(|error| told("no O_DIRECT there, choose a folder on a disk", error))
     });
     std::fs::remove_file(&path)?;
-    made
+    direct
+}
+
+fn fill(file: &File) -> io::Result<()> {
+    let zeros = vec![0; FLOOR_BLOCK_OCTETS];
+    for at in (0..FLOOR_FILE_OCTETS).step_by(FLOOR_BLOCK_OCTETS) {
+        file.write_all_at(&zeros, at as u64)?;
+    }
+    file.sync_all()
 }
 
 impl Durable {
@@ -139,6 +149,11 @@ impl Handler for Durable {
                     let piece = &bytes[..end.unwrap_or(bytes.len())];
                     self.counts.octets += piece.len() as u64;
                     if end.is_none() {
+                        if session.content.len() + piece.len() > FLOOR_BLOCK_OCTETS {
+                            self.counts.broken += 1;
+                            net.abort(conn);
+                            return;
+                        }
                         session.content.extend_from_slice(piece);
                         session.state = State::Data(progress);
                         return;
@@ -177,10 +192,10 @@ impl Handler for Durable {
             return;
         }
         for conn in self.flying.drain(..) {
-            self.counts.messages += 1;
             if !net.is_open(conn) {
                 continue;
             }
+            self.counts.messages += 1;
             let session = &mut self.sessions[conn.index as usize];
             let held = session.held.take().unwrap_or_default();
             let out = net.out(conn);

@@ -21,6 +21,7 @@ pub mod ring;
 
 mod secure;
 
+use std::fs::File;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
@@ -112,11 +113,14 @@ pub fn serve_tls(listener: TcpListener, stop: OwnedFd) -> io::Result<Counts> {
     Ok(floor.counts)
 }
 
-/// The same dialogue with each content on stable storage before its 250, in a file in `folder`,
-/// until `stop` becomes readable.
-pub fn serve_durable(listener: TcpListener, stop: OwnedFd, folder: &Path) -> io::Result<Counts> {
+/// A file for `serve_durable`: zero-filled, without a name, on the device below the folder.
+pub fn durable_file(folder: &Path) -> io::Result<File> {
+    durable::file(folder)
+}
+
+/// The same dialogue with each content on stable storage before its 250, in a `durable_file`, until `stop` becomes readable.
+pub fn serve_durable(listener: TcpListener, stop: OwnedFd, file: File) -> io::Result<Counts> {
     let mut floor = Durable::new();
-    let file = durable::file(folder)?;
     ring::run(&SETUP, &mut floor, |net, _| {
         net.commit_to(file);
         net.listen(listener);

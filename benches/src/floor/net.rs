@@ -316,3 +316,22 @@ impl Net {
         self.arm_accept.append(&mut self.accept_stalled);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_is_padded_with_zeros_to_whole_blocks() {
+        let mut block = Block::new(2 * COMMIT_BLOCK_OCTETS);
+        assert_eq!(block.pad(), 0);
+        block.put(&vec![7; 2 * COMMIT_BLOCK_OCTETS]);
+        assert_eq!((block.room(), block.pad()), (0, 2 * COMMIT_BLOCK_OCTETS));
+        block.clear();
+        block.put(b"x");
+        assert_eq!(block.pad(), COMMIT_BLOCK_OCTETS);
+        let start = block.start;
+        assert!(start.wrapping_add(block.memory.as_ptr() as usize).is_multiple_of(4096));
+        assert!(block.memory[start + 1..start + COMMIT_BLOCK_OCTETS].iter().all(|&o| o == 0));
+    }
+}

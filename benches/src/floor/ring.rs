@@ -181,12 +181,11 @@ fn submit_commit(net: &mut Net, queue: &mut Queue<'_>) -> io::Result<()> {
         .rw_flags(libc::RWF_DSYNC)
         .build()
         .user_data(user_data(OP_COMMIT, 0, 0));
-    // SAFETY: the block stays in `net.commit`, untouched, until the completion, and is leaked if
-    // the ring ends first; a move of it does not move its heap memory.
+    // SAFETY: the block stays in `net.commit`, untouched, until the completion, and is leaked when
+    // the handler stops first, as what is being sent is; a move of it does not move its memory.
     unsafe { queue.push(&entry)? };
     queue.submission.sync();
-    queue.submitter.submit()?;
-    Ok(())
+    forgive(queue.submitter.submit())
 }
 
 fn enter(submitter: &Submitter<'_>, next: Next) -> io::Result<()> {
@@ -197,6 +196,11 @@ fn enter(submitter: &Submitter<'_>, next: Next) -> io::Result<()> {
         }
         _ => submitter.submit_and_wait(1),
     };
+    forgive(result)
+}
+
+/// What `io_uring_enter` says in normal life is no error.
+fn forgive(result: io::Result<usize>) -> io::Result<()> {
     match result {
         Ok(_) => Ok(()),
         Err(error) => match error.raw_os_error() {
@@ -375,7 +379,10 @@ fn commit_done<H: Handler>(entry: &cqueue::Entry, net: &mut Net, handler: &mut H
     let Some(commit) = net.commit.take() else { return };
     let written = match u32::try_from(entry.result()) {
         Ok(octets) if octets == commit.octets => Ok(()),
-        Ok(octets) => Err(io::Error::other(format!("{octets} of {} octets", commit.octets))),
+        Ok(octets) => {
+            let text = format!("a durable write took {octets} of {} octets", commit.octets);
+            Err(io::Error::other(text))
+        }
         Err(_) => Err(io::Error::from_raw_os_error(-entry.result())),
     };
     handler.committed(net, commit.block, written);

@@ -137,7 +137,7 @@ fn latencies(report: &Report) -> Vec<Row> {
         let bare = over(&|round| Some(report.commits.get(round)?.p99_us));
         let floor = over(&|round| p99(load, DURABLE_FLOOR_NAME, round));
         let bare = (bare, "p99 final dot to 250 / p99 of a bare commit", DOT_COMMIT, 1);
-        let floor = (floor, "the same / that of the durable floor", DOT_LOG_FLOOR, 2);
+        let floor = (floor, "p99 final dot to 250 / that of the durable floor", DOT_LOG_FLOOR, 2);
         for (measured, what, bound, digits) in [bare, floor] {
             let row = |measured| Row {
                 what: what.to_owned(),

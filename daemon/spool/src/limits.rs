@@ -29,8 +29,8 @@ pub const BATCH_HEADER: usize = 256;
 pub const FLIGHTS_MAX: usize = 4;
 /// Buffers a log works with: the flights, one being sealed, one moving.
 pub const BUFFERS: usize = FLIGHTS_MAX + 2;
-/// A batch starts beside another one only with this many bytes waiting: each costs a write, a flush
-/// and a block that is half empty, so what can wait for the one under way does ...
+/// A batch starts beside another one only with this many bytes waiting ...
+/// (`docs/decisions/037-batches-beside.md`)
 pub const BESIDE_BYTES_MIN: usize = 256 << 10;
 /// ... or this many messages.
 pub const BESIDE_MESSAGES_MIN: usize = 64;
@@ -107,3 +107,4 @@ const _: () =
     assert!(BATCH_HEADER + RECORD_HEADER + CHUNK_BYTES + APPEND_BYTES_MAX <= BATCH_BYTES_MAX);
 const _: () = assert!(CONTROL_BYTES_MAX + BATCH_HEADER + RECORD_HEADER <= BATCH_BYTES_MAX);
 const _: () = assert!(BUFFERS > FLIGHTS_MAX);
+const _: () = assert!(BESIDE_BYTES_MIN <= BATCH_BYTES_MAX);

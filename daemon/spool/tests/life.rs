@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use engine::{Config, Core, Event as Engine, Handler, Probe, mailbox};
-use spool::disk::{AlignedBuffer, Buffer, Disk};
+use spool::disk::{AlignedBuffer, Buffer, Disk, Member, Token, WriteTo};
 use spool::driver::{Members, disk_classes};
 use spool::file::{BlockingDisk, Durability, FileDevice, OpenError};
 use spool::id::{MessageId, TransactionId};
-use spool::limits::{BATCH_BYTES_MAX, BUFFERS};
+use spool::limits::{BATCH_BYTES_MAX, BESIDE_BYTES_MIN, BESIDE_MESSAGES_MIN, BUFFERS};
 use spool::log::{Event, Log, LogConfig, OpenKind, Part, ReadData};
 use spool::message::{Envelope, Recipient};
 use spool::offline::Offline;
@@ -203,6 +203,78 @@ fn a_file_through_the_blocking_driver() {
     release(&mut found.set).unwrap();
     drop(found);
     after_clean_end(&path);
+}
+
+/// Keeps batches back; all else is written at once.
+struct Holding {
+    disk: BlockingDisk<FileDevice>,
+    batches: usize,
+}
+
+impl Disk for Holding {
+    type Buffer = AlignedBuffer;
+
+    fn write(&mut self, token: Token, to: WriteTo, buffer: AlignedBuffer) {
+        if buffer.bytes().starts_with(b"RPBATCH1") {
+            self.batches += 1;
+        } else {
+            self.disk.write(token, to, buffer);
+        }
+    }
+
+    fn read(&mut self, token: Token, member: Member, offset: u64, bytes: usize) {
+        self.disk.read(token, member, offset, bytes);
+    }
+
+    fn abandon(&mut self, member: Member) {
+        self.disk.abandon(member);
+    }
+}
+
+#[test]
+fn a_batch_starts_beside_another_one_only_when_much_waits() {
+    let path = place("beside");
+    make(&path);
+    let mut found = start(&path);
+    let mut disk = BlockingDisk::new(Vec::new());
+    disk.members.push(FileDevice::open_unlocked(&path, Durability::Full).unwrap());
+    let mut disk = Holding { disk, batches: 0 };
+    let buffers = (0..BUFFERS).map(|_| AlignedBuffer::new(BATCH_BYTES_MAX)).collect();
+    let mut log = Log::new(found.logs.remove(0), LogConfig::default(), buffers, 0);
+    let mut n = 0;
+    let mut submit_and_turn = |log: &mut Log<AlignedBuffer>, disk: &mut Holding, octets: usize| {
+        n += 1;
+        let tx = log.open(OpenKind::Client, id(n), Some(octets as u64), n).unwrap();
+        log.append_header(tx, b"Subject: test\r\n\r\n").unwrap();
+        for piece in vec![b'x'; octets].chunks(16_000) {
+            log.append_body(tx, piece).unwrap();
+        }
+        let recipients =
+            vec![Recipient { address: (*b"a@example.org").into(), ..Recipient::default() }];
+        let envelope = Envelope { id: id(n), recipients, ..Envelope::default() };
+        log.commit(tx, &envelope, Vec::new()).unwrap();
+        log.turn(disk, 0, 10);
+        disk.batches
+    };
+    let mut batches = submit_and_turn(&mut log, &mut disk, 100);
+    while batches == 0 {
+        // A segment is opened first.
+        while let Some(done) = disk.disk.next_completion() {
+            log.completed(done, 0);
+        }
+        log.turn(&mut disk, 0, 10);
+        batches = disk.batches;
+    }
+    for _ in 1..BESIDE_MESSAGES_MIN {
+        assert_eq!(submit_and_turn(&mut log, &mut disk, 100), 1, "one under way, few wait");
+    }
+    assert_eq!(submit_and_turn(&mut log, &mut disk, 100), 2, "many wait");
+    let large = 60_000;
+    for _ in 0..BESIDE_BYTES_MIN / (large + 1000) {
+        assert_eq!(submit_and_turn(&mut log, &mut disk, large), 2, "two under way, little waits");
+    }
+    assert_eq!(submit_and_turn(&mut log, &mut disk, large), 3, "much waits");
+    std::fs::remove_file(&path).unwrap();
 }
 
 struct Shard {

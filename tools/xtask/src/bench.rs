@@ -126,7 +126,10 @@ fn measure(more: &[String], idle: &[&str; 2], flags: &[&str]) -> Result<(), Stri
     for (flag, value) in usual.iter().filter(|(flag, _)| !more.iter().any(|word| word == flag)) {
         measure.args([flag, value]);
     }
-    for flag in flags.iter().filter(|flag| !more.iter().any(|word| word == **flag)) {
+    // The durable floor has no STARTTLS.
+    let secure = more.iter().any(|word| word.contains("--starttls"));
+    let fits = |flag: &&&str| !more.iter().any(|word| word == **flag);
+    for flag in flags.iter().filter(fits).filter(|flag| !secure || **flag != "--durable-floor") {
         measure.arg(flag);
     }
     measure.args(more);
