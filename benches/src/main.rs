@@ -288,7 +288,8 @@ struct MeasureArguments {
     /// Take latencies in open loop at half of each server's rate, too.
     #[arg(long)]
     half_rate: bool,
-    /// Measure the durable floor in --spool, too: the least for the same dialogue and commits.
+    /// Measure the durable floor in --spool, too: the least for the same dialogue and commits. The
+    /// messages of all sessions together may have 8 MiB.
     #[arg(long, requires = "spool")]
     durable_floor: bool,
     /// Run servers and source under SCHED_FIFO (needs the right to, and `chrt`).
