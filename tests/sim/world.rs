@@ -338,7 +338,8 @@ impl World {
             self.reached.row("damaged");
         }
         let mirror = self.common.plan.layout == Layout::Mirror;
-        let harm = self.common.truth.any_harm;
+        // A batch that only said the watermark harms no message when it rots, and is damage.
+        let harm = self.common.truth.any_harm || self.rotten;
         assert!(harm || mirror || found.report.damage.is_empty(), "{:?}", found.report.damage);
         if mirror {
             assert_eq!(found.report.damage, [], "a mirror has another copy");
