@@ -118,7 +118,8 @@ pub fn durable_file(folder: &Path) -> io::Result<File> {
     durable::file(folder)
 }
 
-/// The same dialogue with each content on stable storage before its 250, in a `durable_file`, until `stop` becomes readable.
+/// The same dialogue with each content on stable storage before its 250, in a `durable_file`,
+/// until `stop` becomes readable.
 pub fn serve_durable(listener: TcpListener, stop: OwnedFd, file: File) -> io::Result<Counts> {
     let mut floor = Durable::new();
     ring::run(&SETUP, &mut floor, |net, _| {
