@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
+use std::net::SocketAddr;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +14,14 @@ use super::backend::{Backend, Manners};
 use super::client::Client;
 use super::mirror::{FILE, alarms, fill, mirrored, text};
 use super::programs::{Daemon, Folder, Setup, sink};
+
+/// A mirror on one core whose mail stays where it is: the next try is an hour away.
+fn still(folder: &Folder, backend: SocketAddr) -> Setup {
+    let mut setup = mirrored(folder, Setup::new(backend));
+    setup.cores = 1;
+    setup.retry = "first_s = 3600\nfactor = 1.0\nmax_s = 3600\nexpire_s = 86400\n".to_owned();
+    setup
+}
 
 /// Messages with these subjects; their ids.
 fn deliver(daemon: &Daemon, name: &str, count: usize, octets: usize) -> Vec<String> {
@@ -46,9 +55,7 @@ fn the_mail_of_a_half_that_went_on_alone_is_taken_in_and_the_half_is_filled() {
     let folder = Folder::new("alone");
     let (first, second) = (folder.path("first").join(FILE), folder.path("second").join(FILE));
     let (address, maildir) = (Backend::nowhere(), folder.path("maildir"));
-    let mut setup = mirrored(&folder, Setup::new(address));
-    setup.cores = 1;
-    setup.retry = "first_s = 3600\nfactor = 1.0\nmax_s = 3600\nexpire_s = 86400\n".to_owned();
+    let mut setup = still(&folder, address);
     let mut daemon = Daemon::start("alone-daemon", setup.clone());
     deliver(&daemon, "common", 3, 100);
     assert!(daemon.stop().success());
@@ -131,9 +138,7 @@ fn the_mail_of_a_half_that_went_on_alone_is_taken_in_and_the_half_is_filled() {
 fn a_half_with_an_unreadable_message_is_named_and_left_as_it_is() {
     let folder = Folder::new("alone-rot");
     let (first, second) = (folder.path("first").join(FILE), folder.path("second").join(FILE));
-    let mut setup = mirrored(&folder, Setup::new(Backend::nowhere()));
-    setup.cores = 1;
-    setup.retry = "first_s = 3600\nfactor = 1.0\nmax_s = 3600\nexpire_s = 86400\n".to_owned();
+    let setup = still(&folder, Backend::nowhere());
     let mut daemon = Daemon::start("alone-rot-daemon", setup);
     assert!(daemon.stop().success());
     let aside = folder.path("aside");
@@ -264,9 +269,7 @@ fn what_the_half_settled_in_part_is_taken_in_once() {
     let address = Backend::nowhere();
     let busy = ("RCPT TO:<B@", "450 4.2.1 later", 0);
     let backend = Backend::start_at(address, Manners { replies: vec![busy], ..Manners::default() });
-    let mut setup = mirrored(&folder, Setup::new(address));
-    setup.cores = 1;
-    setup.retry = "first_s = 3600\nfactor = 1.0\nmax_s = 3600\nexpire_s = 86400\n".to_owned();
+    let setup = still(&folder, address);
     let mut daemon = Daemon::start("alone-part-daemon", setup);
     assert!(daemon.stop().success());
     let aside = folder.path("aside");
@@ -309,9 +312,7 @@ fn what_the_half_settled_in_part_is_taken_in_once() {
 fn what_the_other_side_took_in_is_not_taken_back() {
     let folder = Folder::new("alone-turned");
     let (first, second) = (folder.path("first").join(FILE), folder.path("second").join(FILE));
-    let mut setup = mirrored(&folder, Setup::new(Backend::nowhere()));
-    setup.cores = 1;
-    setup.retry = "first_s = 3600\nfactor = 1.0\nmax_s = 3600\nexpire_s = 86400\n".to_owned();
+    let setup = still(&folder, Backend::nowhere());
     let mut daemon = Daemon::start("alone-turned-daemon", setup);
     let (alien, _) = halves(&folder, &mut daemon, 2);
     fall_at(&mut daemon, "message:2");
@@ -346,9 +347,7 @@ fn what_the_other_side_took_in_is_not_taken_back() {
 #[test]
 fn what_the_operator_does_between_a_fall_and_the_next_take_in_counts() {
     let folder = Folder::new("alone-between");
-    let mut setup = mirrored(&folder, Setup::new(Backend::nowhere()));
-    setup.cores = 1;
-    setup.retry = "first_s = 3600\nfactor = 1.0\nmax_s = 3600\nexpire_s = 86400\n".to_owned();
+    let setup = still(&folder, Backend::nowhere());
     let mut daemon = Daemon::start("alone-between-daemon", setup);
     halves(&folder, &mut daemon, 70);
     let (before, recipients) = (daemon.ledger().queued, 2);
@@ -381,9 +380,7 @@ fn what_the_operator_does_between_a_fall_and_the_next_take_in_counts() {
 fn what_is_held_on_the_half_stays_held() {
     let folder = Folder::new("alone-held");
     let (first, second) = (folder.path("first").join(FILE), folder.path("second").join(FILE));
-    let mut setup = mirrored(&folder, Setup::new(Backend::nowhere()));
-    setup.cores = 1;
-    setup.retry = "first_s = 3600\nfactor = 1.0\nmax_s = 3600\nexpire_s = 86400\n".to_owned();
+    let setup = still(&folder, Backend::nowhere());
     let mut daemon = Daemon::start("alone-held-daemon", setup);
     assert!(daemon.stop().success());
     let aside = folder.path("aside");
@@ -437,9 +434,7 @@ fn change(path: &Path, words: &[u8]) {
 #[test]
 fn a_message_that_differs_in_one_octet_is_not_the_same() {
     let folder = Folder::new("alone-octet");
-    let mut setup = mirrored(&folder, Setup::new(Backend::nowhere()));
-    setup.cores = 1;
-    setup.retry = "first_s = 3600\nfactor = 1.0\nmax_s = 3600\nexpire_s = 86400\n".to_owned();
+    let setup = still(&folder, Backend::nowhere());
     let mut daemon = Daemon::start("alone-octet-daemon", setup);
     let (alien, _) = halves(&folder, &mut daemon, 1);
     let said = text(&daemon.tool(&["spool", "take-in"]));
