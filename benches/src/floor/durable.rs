@@ -56,7 +56,8 @@ pub(super) fn file(folder: &Path) -> io::Result<File> {
     let path = folder.join(format!(".mxbench-floor-{}", std::process::id()));
     let made = OpenOptions::new().write(true).create_new(true).open(&path);
     let made = made.map_err(|error| told("cannot make a file there", error))?;
-    let direct = fill(&made).map_err(|error| told("cannot fill 64 MiB", error)).and_then(|()| {
+    let much = format!("cannot fill {} MiB", FLOOR_FILE_OCTETS >> 20);
+    let direct = fill(&made).map_err(|error| told(&much, error)).and_then(|()| {
         let open = OpenOptions::new().write(true).custom_flags(libc::O_DIRECT).open(&path);
         open.map_err(|error| told("no O_DIRECT there, choose a folder on a disk", error))
     });
